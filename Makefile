@@ -1,0 +1,59 @@
+# make demo   set up, then a real Slurm, a stand-in CloudVision and the agent on this machine
+# make test   set up, then every test, the ones against a real Slurm included
+# make check  lint, types, layers, then make test
+# make bench  measure, and write the table of docs/performance.md
+.DEFAULT_GOAL := help
+.PHONY: help setup lab-packages test-packages demo test check lint types layers bench lock clean
+
+UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+PYTHON ?= $(shell lab/python)
+export UV_PYTHON_DOWNLOADS = never
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: .venv/.installed
+
+.tools/bin/uv: requirements/uv.txt
+	@lab/bootstrap
+
+.venv/.installed: requirements/dev.txt pyproject.toml | $(if $(findstring /,$(UV)),$(UV))
+	$(UV) venv -q --allow-existing --python $(PYTHON) .venv
+	$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
+	$(UV) pip install -q --python .venv --no-deps --no-build-isolation -e .
+	@touch $@
+
+lab-packages:
+	@lab/packages slurm
+
+test-packages:
+	@lab/packages slurm postgresql
+
+demo: setup lab-packages
+	.venv/bin/cvagent demo
+
+test: setup test-packages
+	.venv/bin/pytest
+
+check: lint types layers test
+
+lint: setup
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: setup
+	.venv/bin/mypy
+
+layers: setup
+	.venv/bin/lint-imports
+
+bench: setup test-packages
+	.venv/bin/python -m benchmarks
+
+lock: | $(if $(findstring /,$(UV)),$(UV))
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/run.txt
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header requirements/uv.in -o requirements/uv.txt
+
+clean:
+	rm -rf .venv .tools
