@@ -1,0 +1,41 @@
+"""The table. A line says what is read, who decides, and where it goes.
+
+    Slurm ─▶ clients ─▶ sources ─▶ push.plan_*(observed, known) ─▶ Plan ─▶ store ─▶ sinks ─▶ CloudVision
+
+The scheduler runs `loops.collect` for each flow and `loops.deliver` for each sink. A mode selects flows.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from cvagent.model import Known, Observation, Plan
+from cvagent.push.jobs import JobRules, plan_jobs
+
+
+class Flow(NamedTuple):
+    """One line of the table.
+
+    Attributes:
+        mode: push (cluster to the outside) or pull (portal to the cluster).
+        source: Name of the source, as `app` builds it.
+        plan: Pure: what was observed and what is known make a plan.
+        sinks: Names of the sinks the plan's changes go to.
+    """
+
+    name: str
+    mode: str
+    source: str
+    plan: Callable[[Observation, Mapping[str, Known], JobRules], Plan]
+    sinks: tuple[str, ...]
+
+
+FLOWS = (Flow("jobs", mode="push", source="slurm_jobs", plan=plan_jobs, sinks=("cloudvision_jobs",)),)
+
+
+def flows_of(mode: str) -> tuple[Flow, ...]:
+    """The flows that a mode runs: push, pull or both.
+
+    >>> [flow.name for flow in flows_of("push")]
+    ['jobs']
+    """
+    return tuple(flow for flow in FLOWS if mode in {"both", flow.mode})

@@ -1,0 +1,185 @@
+"""Every Protocol of the program: what a box may ask of another. The contract is said here, once."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from msgspec import Struct
+
+from cvagent.model import Due, Entry, Identity, JobConfig, Known, Observation, Outcome, Plan
+
+
+class Ask(Struct, frozen=True):
+    """What a round asks of a source.
+
+    Attributes:
+        now: Epoch seconds.
+        since: Ended runs are looked for from here on (overlap included).
+        open_runs: Runs that a sink still shows as running: each must be found, or be said to be absent.
+        known_runs: Runs of which the store holds a document; others are new.
+        cold: The store knows nothing of this cluster: look at all that was there since `since`.
+    """
+
+    now: int
+    since: int
+    open_runs: frozenset[Identity]
+    known_runs: frozenset[Identity]
+    cold: bool
+
+
+class Source(Protocol):
+    """Reads one thing from the cluster."""
+
+    def observe(self, ask: Ask) -> Observation:
+        """Answer in full or raise SourceError; an empty answer means that there is nothing."""
+        ...
+
+
+class Sink(Protocol):
+    """Writes documents to one place outside."""
+
+    name: str
+
+    def deliver(self, entries: Sequence[Entry]) -> Iterable[tuple[Entry, Outcome]]:
+        """Write each entry, several at once; yield each with its outcome as it is known. Never raises DeliveryError.
+
+        Absolute and keyed: the same entry may come twice. No two entries of one call have the same key.
+        """
+        ...
+
+
+class Row(NamedTuple):
+    """One document of a sink as the store holds it, for pages and the command line.
+
+    Attributes:
+        status: pending, accepted or set_aside.
+        changed_at: Epoch seconds at which the document was last replaced.
+        due_at: Epoch seconds before which it is not tried again; 0 when at once.
+        accepted_at: Epoch seconds; None when the sink never took this document.
+    """
+
+    document: JobConfig
+    status: str
+    attempts: int
+    changed_at: float
+    due_at: float
+    accepted_at: float | None
+    error: str | None
+
+
+class Outbox(Protocol):
+    """What each sink is to hold and what it accepted last. One instance serves one cluster and all its sinks.
+
+    Every method may be called from any thread. Raises StoreError when the store does not answer.
+    """
+
+    def known(self, sink: str, since: int) -> dict[str, Known]:
+        """Documents by key that are open (still running, or ended by inference) or ended at or after `since`."""
+        ...
+
+    def checkpoint(self, flow: str) -> int | None:
+        """How far the flow has read, in epoch seconds; None when it never has."""
+        ...
+
+    def record(self, flow: str, sinks: Sequence[str], plan: Plan, now: float, checkpoint: int | None) -> list[str]:
+        """Write a plan's changes and the checkpoint in one transaction; return the keys that are now to be sent.
+
+        A document equal to the pending one leaves its back-off alone; equal to one set aside it stays aside;
+        equal to the accepted one it is dropped. A different one replaces whatever was there.
+        """
+        ...
+
+    def due(self, sink: str, now: float, limit: int) -> list[Entry]:
+        """Pending entries whose time has come, least tried first, oldest first among those."""
+        ...
+
+    def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
+        """Note outcomes, each with the epoch second of its next try (used for Deferred only).
+
+        An outcome for a version that has been replaced meanwhile changes nothing.
+        """
+        ...
+
+    def waiting(self, sink: str, now: float) -> Due:
+        """How much waits in a sink's outbox."""
+        ...
+
+    def next_due(self, sink: str) -> float | None:
+        """Epoch second at which the next pending entry comes due; None when nothing is pending."""
+        ...
+
+    def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
+        """Documents, newest change first."""
+        ...
+
+    def retry(self, sink: str, keys: Sequence[str], now: float) -> int:
+        """Make set-aside and delayed entries due at once (all of them when `keys` is empty); return how many."""
+        ...
+
+    def drop(self, sink: str, keys: Sequence[str]) -> int:
+        """Forget entries that are pending or set aside; return how many. The next round may decide them anew."""
+        ...
+
+    def purge(self, ended_before: int) -> int:
+        """Forget accepted documents that ended before this epoch second; return how many."""
+        ...
+
+
+class Clock(Protocol):
+    """The time, so that tests can own it."""
+
+    def now(self) -> float:
+        """UTC epoch seconds."""
+        ...
+
+
+class Observer(Protocol):
+    """Hears what happens; turns it into metrics and the status page. Must be quick and never raise."""
+
+    def round_done(self, flow: str, seconds: float, plan: Plan, at: float) -> None:
+        """A round read, decided and remembered."""
+        ...
+
+    def round_skipped(self, flow: str, error: Exception, at: float) -> None:
+        """A round was given up; nothing was changed."""
+        ...
+
+    def delivered(self, sink: str, outcome: Outcome, at: float) -> None:
+        """A sink answered for one entry."""
+        ...
+
+    def paused(self, sink: str, reason: str, until: float, at: float) -> None:
+        """A whole sink waits until then."""
+        ...
+
+
+class Status(Protocol):
+    """What the pages read from an Observer."""
+
+    def flows(self) -> Mapping[str, "Health"]:
+        """Health by flow."""
+        ...
+
+    def sinks(self) -> Mapping[str, "Health"]:
+        """Health by sink."""
+        ...
+
+
+class Health(Struct):
+    """How one flow or sink is doing. Times are epoch seconds; 0.0 means never.
+
+    Attributes:
+        error: The last error since the last success; None when all is well.
+        detail: What a person should know although all is well (no accounting, a refused plan).
+        paused_until: 0.0 when it does not wait.
+        stale_after_s: Without a success for this long it is not ready; 0.0 when age says nothing.
+    """
+
+    last_success: float = 0.0
+    last_error_at: float = 0.0
+    error: str | None = None
+    detail: str | None = None
+    paused_until: float = 0.0
+    stale_after_s: float = 0.0
+
+
+Wake = Callable[[str], None]
