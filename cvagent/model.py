@@ -42,8 +42,7 @@ class Run(Struct, frozen=True, gc=False):
         ended_at: Epoch seconds; None while it runs (what Slurm calls the end of a running job is its limit).
         nodes: Folded hostlist; empty when Slurm names none.
         completing: The job is over and its nodes are being cleaned: `nodes` may have shrunk.
-        restarts: Slurm's restart count; None where the answer did not hold it.
-        live: True when slurmctld said so, False when accounting did.
+        restarts: Slurm's restart count; None from accounting, which does not know.
     """
 
     job_id: int
@@ -56,12 +55,16 @@ class Run(Struct, frozen=True, gc=False):
     name: str
     completing: bool = False
     restarts: int | None = None
-    live: bool = False
 
     @property
     def identity(self) -> Identity:
         """The pair that tells this run from every other."""
         return Identity(self.job_id, self.submitted_at)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether slurmctld said so, and not accounting."""
+        return self.restarts is not None
 
 
 class Observation(Struct, frozen=True):
@@ -71,7 +74,7 @@ class Observation(Struct, frozen=True):
         at: Epoch seconds when asking began; every run that was live then is in `runs`.
         runs: Live ones and ended ones. One identity may stand here twice (live and accounting).
         present: Identities that exist although `runs` may not say their state: neither absent nor ended.
-        earlier: For a job id, the submit times of all runs that accounting knows, ascending.
+        earlier: For a job id, the submit times of the runs that accounting told of in this round.
         since: Ended runs with an end before this were not looked for.
         accounting: False when the cluster keeps none: ends are then seen in slurmctld alone.
         problems: What could not be read, a line each; the runs concerned count as present.
@@ -80,7 +83,7 @@ class Observation(Struct, frozen=True):
     at: int
     runs: Sequence[Run]
     present: frozenset[Identity]
-    earlier: Mapping[int, tuple[int, ...]]
+    earlier: Mapping[int, frozenset[int]]
     since: int
     accounting: bool
     problems: Sequence[str] = ()
@@ -111,15 +114,26 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False):
         return Identity(self.job_id, self.submitted_at)
 
 
-class Known(NamedTuple):
-    """A document as the store holds it, with what the plan needs to go on.
+class Absence(NamedTuple):
+    """How long a known thing was not to be seen.
 
     Attributes:
-        absent: Good observations in a row in which the thing was not to be seen.
+        rounds: Good observations in a row; 0 when it is to be seen.
+        since: Epoch seconds of the first of them.
     """
 
+    rounds: int = 0
+    since: int = 0
+
+
+SEEN = Absence()
+
+
+class Known(NamedTuple):
+    """A document as the store holds it, with what the plan needs to go on."""
+
     document: JobConfig
-    absent: int = 0
+    absence: Absence = SEEN
 
 
 class Change(NamedTuple):
@@ -135,7 +149,7 @@ class Plan(Struct, frozen=True):
 
     Attributes:
         changes: To be written, in no order.
-        absent: New absence counts by key, for what was known and not to be seen, or is to be seen again (0).
+        absences: By key, where it changed: what was known and not to be seen, or is to be seen again.
         refused: Changes withheld by the share guard, with the reason in `refusal`.
         refusal: None when nothing was withheld; else one line that says why and what `--force` would do.
         unchanged: How many known, open documents are as they should be.
@@ -143,7 +157,7 @@ class Plan(Struct, frozen=True):
     """
 
     changes: Sequence[Change] = ()
-    absent: Mapping[str, int] = {}
+    absences: Mapping[str, Absence] = {}
     refused: Sequence[Change] = ()
     refusal: str | None = None
     unchanged: int = 0

@@ -1,6 +1,7 @@
 """Every Protocol of the program: what a box may ask of another. The contract is said here, once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct
@@ -39,10 +40,11 @@ class Sink(Protocol):
 
     name: str
 
-    def deliver(self, entries: Sequence[Entry]) -> Iterable[tuple[Entry, Outcome]]:
+    def deliver(self, entries: Sequence[Entry], stop: Event) -> Iterable[tuple[Entry, Outcome]]:
         """Write each entry, several at once; yield each with its outcome as it is known. Never raises DeliveryError.
 
-        Absolute and keyed: the same entry may come twice. No two entries of one call have the same key.
+        Absolute and keyed: the same entry may come twice. No two entries of one call have the same key. Once `stop`
+        is set nothing more is begun: what is under way is finished and yielded, the rest is left out.
         """
         ...
 
@@ -80,11 +82,11 @@ class Outbox(Protocol):
         """How far the flow has read, in epoch seconds; None when it never has."""
         ...
 
-    def record(self, flow: str, sinks: Sequence[str], plan: Plan, now: float, checkpoint: int | None) -> list[str]:
-        """Write a plan's changes and the checkpoint in one transaction; return the keys that are now to be sent.
+    def record(self, flow: str, sinks: Sequence[str], plan: Plan, now: float, checkpoint: int | None) -> None:
+        """Write a plan's changes and the checkpoint in one transaction.
 
         A document equal to the pending one leaves its back-off alone; equal to one set aside it stays aside;
-        equal to the accepted one it is dropped. A different one replaces whatever was there.
+        equal to the accepted one it is not sent. A different one replaces whatever was there.
         """
         ...
 
@@ -94,6 +96,8 @@ class Outbox(Protocol):
 
     def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
         """Note outcomes, each with the epoch second of its next try (used for Deferred only).
+
+        A deferral of everything is the server's affair and does not count as a try of the entry.
 
         An outcome for a version that has been replaced meanwhile changes nothing.
         """
@@ -111,7 +115,7 @@ class Outbox(Protocol):
         """Documents, newest change first."""
         ...
 
-    def retry(self, sink: str, keys: Sequence[str], now: float) -> int:
+    def retry(self, sink: str, keys: Sequence[str]) -> int:
         """Make set-aside and delayed entries due at once (all of them when `keys` is empty); return how many."""
         ...
 
@@ -183,3 +187,18 @@ class Health(Struct):
 
 
 Wake = Callable[[str], None]
+
+
+class Surroundings(NamedTuple):
+    """What both loops work with.
+
+    Attributes:
+        wake: Called with a flow's or a sink's name: there is a reason to look.
+        stop: Set when the agent is to end.
+    """
+
+    outbox: Outbox
+    clock: Clock
+    observer: Observer
+    wake: Wake
+    stop: Event

@@ -1,0 +1,202 @@
+"""Asks Slurm and reads what it prints. Records in, nothing decided.
+
+Every record ends with a mark that nobody can foresee, so that a job's name, which may hold any byte,
+cannot forge, split or hide one. Every field is asked for by name; none is taken from a release's defaults.
+Times are epoch seconds (`TZ=UTC SLURM_TIME_FORMAT=%s`, set by the runner).
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cvagent.clients.runner import Runner
+from cvagent.errors import Unreadable
+
+FIELD = "\x1f"
+
+# Every state but PENDING: a 20,000-task pending array would be 20,000 lines.
+_LIVE_STATES = (
+    "RUNNING,SUSPENDED,COMPLETING,STOPPED,SIGNALING,STAGE_OUT,RESIZING,COMPLETED,CANCELLED,FAILED,TIMEOUT,"
+    "NODE_FAIL,PREEMPTED,BOOT_FAIL,DEADLINE,OUT_OF_MEMORY,REVOKED,SPECIAL_EXIT"
+)
+_LIVE_FIELDS = ("JobID", "State", "SubmitTime", "StartTime", "EndTime", "RestartCnt", "Partition", "NodeList", "Name")
+_ENDED_STATES = (
+    "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,TIMEOUT,REQUEUED,RESIZING,REVOKED"
+)
+_ENDED_FIELDS = ("JobIDRaw", "State", "Submit", "Start", "End", "Partition", "NodeList", "JobName")
+# sacct refuses "uts" with fewer than seven digits.
+_ALL_TIMES = "uts1000000"
+# Linux allows 128 KiB for one argument.
+_MAX_ID_LIST = 100_000
+
+
+class JobRecord(NamedTuple):
+    """One line of squeue or sacct, as printed; times are epoch seconds, None where Slurm names none.
+
+    Attributes:
+        state: Slurm's word, without "by <uid>".
+        restarts: None from sacct, which does not know.
+    """
+
+    job_id: int
+    state: str
+    submitted_at: int
+    started_at: int | None
+    ended_at: int | None
+    restarts: int | None
+    partition: str
+    nodes: str
+    name: str
+
+
+class SlurmConfig(NamedTuple):
+    """What `scontrol show config` says that matters here.
+
+    Attributes:
+        cluster: ClusterName.
+        accounting: True when ended jobs are kept by slurmdbd.
+        min_job_age_s: How long slurmctld keeps an ended job.
+        private_data: The words of PrivateData; with `jobs` an ordinary user sees only their own.
+    """
+
+    cluster: str
+    version: str
+    accounting: bool
+    min_job_age_s: int
+    private_data: tuple[str, ...]
+
+
+class Slurm:
+    """The cluster's commands, one method a question.
+
+    Args:
+        runner: Runs the commands, natively or in a container.
+        timeout_s: Limit for one command, in seconds.
+
+    Every method raises CommandFailed, or Unreadable for an answer that is not in the form asked for.
+    """
+
+    def __init__(self, runner: Runner, timeout_s: float) -> None:
+        self._runner = runner
+        self._timeout_s = timeout_s
+
+    def config(self) -> SlurmConfig:
+        """Ask slurmctld for its configuration."""
+        text = self._ask(["scontrol", "show", "config"])
+        values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
+        if not values.get("ClusterName"):
+            raise Unreadable("scontrol show config names no ClusterName")
+        return SlurmConfig(
+            cluster=values["ClusterName"],
+            version=values.get("SLURM_VERSION", "unknown"),
+            accounting=values.get("AccountingStorageType", "").endswith("slurmdbd"),
+            min_job_age_s=int(values.get("MinJobAge", "300").split()[0]),
+            private_data=tuple(values.get("PrivateData", "none").split(",")),
+        )
+
+    def live_jobs(self) -> list[JobRecord]:
+        """All jobs that slurmctld holds, pending ones left out: running, and ended within MinJobAge. One RPC."""
+        mark = _mark()
+        fields = ",".join(f"{field}:{FIELD}" for field in _LIVE_FIELDS[:-1]) + f",{_LIVE_FIELDS[-1]}:{mark}"
+        text = self._ask(["squeue", "-h", "-a", "-r", "-t", _LIVE_STATES, "-O", fields])
+        return [_live(fields) for fields in _records(text, mark + "\n", len(_LIVE_FIELDS))]
+
+    def ended_jobs(self, since: int, until: int, *, all_states: bool = False) -> list[JobRecord]:
+        """All runs that ended in [since, until], those of requeued jobs apiece; steps left out.
+
+        Args:
+            since: Epoch seconds.
+            until: Epoch seconds.
+            all_states: Also those that were pending or running in the window.
+        """
+        window = ["-S", f"uts{since}", "-E", f"uts{until}"]
+        return self._accounting(window if all_states else [*window, "-s", _ENDED_STATES])
+
+    def jobs_by_id(self, job_ids: Sequence[int]) -> list[JobRecord]:
+        """Every run that accounting knows of these jobs, of any age. One call, unless the list is very long."""
+        return [job for ids in _id_lists(job_ids) for job in self._accounting(["-S", _ALL_TIMES, "-j", ids])]
+
+    def _accounting(self, which: Sequence[str]) -> list[JobRecord]:
+        mark = _mark()
+        options = ["-n", "-a", "-X", "-D", "-p", f"--delimiter={mark}", "-o", ",".join(_ENDED_FIELDS)]
+        text = self._ask(["sacct", *options, *which])
+        return [_ended(fields) for fields in _rows(text, mark, len(_ENDED_FIELDS))]
+
+    def _ask(self, command: Sequence[str]) -> str:
+        return self._runner.run(command, timeout_s=self._timeout_s).decode(errors="replace")
+
+
+def _mark() -> str:
+    return f"\x1e{secrets.token_hex(8)}"
+
+
+def _records(text: str, end: str, width: int) -> Iterator[list[str]]:
+    """Split records that each end with `end`; the last of `width` fields may hold anything."""
+    records = text.split(end)
+    if records.pop():
+        raise Unreadable("squeue printed half a record at the end of its answer")
+    for record in records:
+        fields = record.split(FIELD, width - 1)
+        if len(fields) != width:
+            raise Unreadable(f"squeue printed a record of {len(fields)} fields where {width} were asked for")
+        yield fields
+
+
+def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
+    """Split sacct's rows: each of `width` fields ends with the mark, each row with a newline more."""
+    fields = text.split(mark)
+    if fields.pop().strip("\n"):
+        raise Unreadable("sacct printed half a record at the end of its answer")
+    if len(fields) % width:
+        raise Unreadable(f"sacct printed {len(fields)} fields, which is no multiple of the {width} asked for")
+    for first in range(0, len(fields), width):
+        row = fields[first : first + width]
+        row[0] = row[0].removeprefix("\n")
+        yield row
+
+
+def _live(fields: list[str]) -> JobRecord:
+    job_id, state, submitted, started, ended, restarts, partition, nodes, name = fields
+    try:
+        return JobRecord(
+            int(job_id), state, int(submitted), _epoch(started), _epoch(ended), int(restarts), partition, nodes, name
+        )
+    except ValueError as error:
+        raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
+
+
+def _ended(fields: list[str]) -> JobRecord:
+    job_id, state, submitted, started, ended, partition, nodes, name = fields
+    word = state.partition(" ")[0].rstrip("+")
+    hosts = "" if nodes == "None assigned" else nodes
+    try:
+        return JobRecord(
+            int(job_id), word, int(submitted), _epoch(started), _epoch(ended), None, partition, hosts, name
+        )
+    except ValueError as error:
+        raise Unreadable(f"sacct printed a job that cannot be read: {error}") from None
+
+
+def _epoch(text: str) -> int | None:
+    """Epoch seconds, or None for Slurm's words for no time.
+
+    >>> _epoch("1772361000"), _epoch("Unknown"), _epoch("N/A")
+    (1772361000, None, None)
+    """
+    if text.isdecimal():
+        return int(text) or None
+    if text in {"Unknown", "N/A", "None", ""}:
+        return None
+    raise ValueError(f"'{text[:40]}' is no time in epoch seconds")
+
+
+def _id_lists(job_ids: Sequence[int]) -> Iterator[str]:
+    """Comma-separated ids, each list short enough for one argument."""
+    start, size = 0, 0
+    for index, job_id in enumerate(job_ids):
+        size += len(str(job_id)) + 1
+        if size > _MAX_ID_LIST:
+            yield ",".join(map(str, job_ids[start:index]))
+            start, size = index, 0
+    if start < len(job_ids):
+        yield ",".join(map(str, job_ids[start:]))

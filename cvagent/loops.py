@@ -1,0 +1,175 @@
+"""The two loops: collect fills the outbox, deliver empties it. Each is one call; the scheduler repeats them."""
+
+import logging
+import random
+import time
+
+from cvagent.errors import CvagentError
+from cvagent.flows import Flow
+from cvagent.model import Deferred, Entry, Outcome, Plan
+from cvagent.ports import Ask, Sink, Source, Surroundings
+from cvagent.push.jobs import JobRules
+
+log = logging.getLogger(__name__)
+
+# Ended jobs are asked for again this far back, as rows can reach accounting late. After a failed round the
+# checkpoint stays for as long: slurmctld hands over what it kept in slurmdbd's absence bit by bit.
+OVERLAP_S = 600
+_PURGE_EVERY_S = 3600
+_DAY_S = 86_400
+# So many entries are fetched and settled at a time.
+_BATCH = 2000
+_SETTLE = 200
+
+
+class Collector:
+    """Runs the rounds of one flow: read, decide, remember.
+
+    Args:
+        rules: What the operator decided; may be replaced between rounds.
+        lookback_s: How far back a round looks when the store knows nothing.
+    """
+
+    def __init__(self, flow: Flow, source: Source, rules: JobRules, lookback_s: float, around: Surroundings) -> None:
+        self.flow = flow
+        self.rules = rules
+        self.lookback_s = lookback_s
+        self._source = source
+        self._outbox, self._clock, self._observer, self._wake, _ = around
+        self._failed = False
+        self._hold_until = 0
+        self._purged_at = 0.0
+
+    def plan(self) -> Plan:
+        """Read and decide, and write nothing. Raises SourceError or StoreError."""
+        return self._decide(int(self._clock.now()))[0]
+
+    def round(self) -> Plan | None:
+        """One round; None when it was skipped, and then nothing was changed."""
+        began = time.monotonic()
+        now = int(self._clock.now())
+        try:
+            plan, since = self._decide(now)
+            self._outbox.record(self.flow.name, self.flow.sinks, plan, self._clock.now(), self._checkpoint(now, since))
+            self._purge(now)
+        except CvagentError as error:
+            self._skip(error)
+            return None
+        self._observer.round_done(self.flow.name, time.monotonic() - began, plan, now)
+        self._report(plan)
+        if plan.changes:
+            for sink in self.flow.sinks:
+                self._wake(sink)
+        return plan
+
+    def _decide(self, now: int) -> tuple[Plan, int]:
+        read_until = self._outbox.checkpoint(self.flow.name)
+        since = self._since(now, read_until)
+        known = self._outbox.known(self.flow.sinks[0], since)
+        ask = Ask(
+            now=now,
+            since=since,
+            open_runs=frozenset(
+                item.document.identity
+                for item in known.values()
+                if item.document.ended_at is None or item.document.inferred
+            ),
+            known_runs=frozenset(item.document.identity for item in known.values()),
+            cold=read_until is None,
+        )
+        return self.flow.plan(self._source.observe(ask), known, self.rules), since
+
+    def _since(self, now: int, read_until: int | None) -> int:
+        if read_until is None:
+            return int(now - self.lookback_s)
+        return int(max(read_until - OVERLAP_S, now - max(self.lookback_s, OVERLAP_S)))
+
+    def _checkpoint(self, now: int, since: int) -> int:
+        """How far reading has come: not further for a while after a failed round."""
+        if self._failed:
+            self._failed, self._hold_until = False, now + OVERLAP_S
+        return now if now >= self._hold_until else since + OVERLAP_S
+
+    def _skip(self, error: CvagentError) -> None:
+        log.warning("round of %s skipped, nothing changed: %s", self.flow.name, error)
+        self._failed = True
+        self._observer.round_skipped(self.flow.name, error, self._clock.now())
+
+    def _report(self, plan: Plan) -> None:
+        for problem in plan.problems:
+            log.warning("%s: %s", self.flow.name, problem)
+        if plan.refusal:
+            log.error("%s: %s", self.flow.name, plan.refusal)
+        if plan.changes:
+            log.info("%s: %d changes, %d as they should be", self.flow.name, len(plan.changes), plan.unchanged)
+
+    def _purge(self, now: int) -> None:
+        if now - self._purged_at >= _PURGE_EVERY_S:
+            self._outbox.purge(int(now - max(self.lookback_s, _DAY_S) - OVERLAP_S))
+            self._purged_at = now
+
+
+class Courier:
+    """Delivers what waits for one sink.
+
+    Args:
+        cap_s: Longest back-off, in seconds; a server that says Retry-After may ask for more.
+
+    Once `stop` is set, what is under way is finished and the rest stays in the outbox.
+    """
+
+    def __init__(self, sink: Sink, cap_s: float, around: Surroundings) -> None:
+        self.sink = sink
+        self.cap_s = cap_s
+        self._outbox, self._clock, self._observer, _, self._stop = around
+        self._failures = 0
+        self._paused_until = 0.0
+
+    def run(self) -> None:
+        """Send what is due, until nothing is, or the server asks for a pause."""
+        try:
+            while not self._stop.is_set() and self._clock.now() >= self._paused_until:
+                entries = self._outbox.due(self.sink.name, self._clock.now(), _BATCH)
+                if not entries:
+                    break
+                self._send(entries)
+        except CvagentError as error:
+            log.warning("delivery to %s interrupted: %s", self.sink.name, error)
+
+    def _send(self, entries: list[Entry]) -> None:
+        answered: list[tuple[Entry, Outcome, float]] = []
+        blocked: Deferred | None = None
+        for entry, outcome in self.sink.deliver(entries, self._stop):
+            answered.append((entry, outcome, self._retry_at(entry, outcome)))
+            self._observer.delivered(self.sink.name, outcome, self._clock.now())
+            if isinstance(outcome, Deferred) and outcome.everything:
+                blocked = blocked or outcome
+            elif not isinstance(outcome, Deferred):
+                self._failures = 0
+            if len(answered) >= _SETTLE:
+                self._outbox.settle(self.sink.name, answered, self._clock.now())
+                answered = []
+        self._outbox.settle(self.sink.name, answered, self._clock.now())
+        if blocked:
+            self._pause(blocked)
+
+    def _retry_at(self, entry: Entry, outcome: Outcome) -> float:
+        if not isinstance(outcome, Deferred) or outcome.everything:
+            return 0.0
+        return self._clock.now() + max(outcome.after_s or 0.0, backoff_s(entry.attempts, self.cap_s))
+
+    def _pause(self, blocked: Deferred) -> None:
+        wait_s = max(blocked.after_s or 0.0, backoff_s(self._failures, self.cap_s))
+        self._failures += 1
+        self._paused_until = self._clock.now() + wait_s
+        log.warning("%s waits %.1f s: %s", self.sink.name, wait_s, blocked.reason)
+        self._observer.paused(self.sink.name, blocked.reason, self._paused_until, self._clock.now())
+
+
+def backoff_s(failures: int, cap_s: float) -> float:
+    """Full jitter: anything from nothing to twice as much with each failure, at most `cap_s`. Seconds.
+
+    >>> all(0 <= backoff_s(failures, 30) <= 30 for failures in range(2000))
+    True
+    """
+    return random.uniform(0, min(cap_s, 2.0 ** min(failures, 30)))  # noqa: S311 - spreads load, guards nothing

@@ -1,0 +1,105 @@
+"""APScheduler: a job per flow, a job per sink. Nothing runs twice at once; a wake-up during a run causes another."""
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from threading import Lock
+
+from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
+from apscheduler.schedulers.background import BackgroundScheduler
+
+log = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """Repeats jobs and wakes them early.
+
+    Args:
+        jobs: How many jobs there will be: each may run at the same time as the others.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        # A late run is still wanted, and one run makes up for all that were missed. The second instance only notes
+        # that it was wanted: see _run.
+        defaults = {"misfire_grace_time": None, "coalesce": True, "max_instances": 2}
+        self._inner = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(2 * jobs)}, job_defaults=defaults, timezone=dt.timezone.utc
+        )
+        # It warns whenever a job takes longer than its interval.
+        logging.getLogger("apscheduler").setLevel(logging.ERROR)
+        self._lock = Lock()
+        self._running: dict[str, float] = {}
+        self._again: set[str] = set()
+
+    def add(self, name: str, work: Callable[[], object], interval_s: float) -> None:
+        """Run `work` at once and then every `interval_s` seconds."""
+        self._inner.add_job(
+            self._run,
+            "interval",
+            (name, work),
+            id=name,
+            seconds=interval_s,
+            next_run_time=_now(),
+            replace_existing=True,
+        )
+
+    def every(self, name: str, interval_s: float) -> None:
+        """Change a job's interval."""
+        self._inner.reschedule_job(name, trigger="interval", seconds=interval_s)
+
+    def wake(self, name: str) -> None:
+        """Run a job now; when it is running, run it once more after that. Unknown names are ignored."""
+        with self._lock:
+            if name in self._running:
+                self._again.add(name)
+                return
+        try:
+            self._inner.modify_job(name, next_run_time=_now())
+        except JobLookupError:
+            log.debug("nothing called %s to wake", name)
+
+    def start(self) -> None:
+        """Begin."""
+        self._inner.start()
+
+    def stop(self) -> None:
+        """Begin nothing more and wait for what is running."""
+        with self._lock:
+            self._again.clear()
+        self._inner.shutdown(wait=True)
+
+    def longest_run_s(self) -> float:
+        """For how long the oldest run that is not yet over has been running, in seconds; 0 when none is."""
+        with self._lock:
+            return time.monotonic() - min(self._running.values(), default=time.monotonic())
+
+    def _run(self, name: str, work: Callable[[], object]) -> None:
+        while self._begin(name):
+            try:
+                work()
+            except Exception:
+                log.exception("%s failed; it runs again at its next turn", name)
+            if not self._end(name):
+                return
+
+    def _begin(self, name: str) -> bool:
+        """Whether this run may go on; else the one under way is asked to run once more."""
+        with self._lock:
+            if name in self._running:
+                self._again.add(name)
+                return False
+            self._running[name] = time.monotonic()
+            self._again.discard(name)
+            return True
+
+    def _end(self, name: str) -> bool:
+        """Whether it was wanted again meanwhile."""
+        with self._lock:
+            del self._running[name]
+            return name in self._again
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.timezone.utc)

@@ -1,0 +1,255 @@
+"""`ports.Outbox` over SQLAlchemy: newest wins per (sink, key), the checkpoint in the same transaction."""
+
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from threading import RLock
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Executable, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+
+from cvagent.errors import StoreError
+from cvagent.model import Absence, Accepted, Change, Deferred, Due, Entry, JobConfig, Known, Outcome, Plan, Refused
+from cvagent.ports import Row
+from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
+
+_decode = msgspec.json.Decoder(JobConfig).decode
+_encode = msgspec.json.Encoder().encode
+_columns = documents.c
+
+FOR_EVER = 2**62
+# Accounting may still correct an end that was concluded from absence; ask for a day.
+_DOUBT_S = 86_400
+
+
+class SqlOutbox:
+    """A `ports.Outbox`. The same for SQLite and PostgreSQL.
+
+    Args:
+        url: `sqlite://`, `sqlite:///file` or `postgresql://...`.
+        cluster: Only rows of this cluster are seen or touched.
+
+    Raises:
+        StoreError: The database does not open or answer.
+    """
+
+    def __init__(self, url: str, cluster: str) -> None:
+        self._engine = open_engine(url)
+        self._cluster = cluster
+        # SQLite has one writer, and in memory one connection.
+        self._lock = RLock() if self._engine.dialect.name == "sqlite" else nullcontext()
+        self._upsert = _upsert(self._engine.dialect.name)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def known(self, sink: str, since: int) -> dict[str, Known]:
+        """See `ports.Outbox`."""
+        query = select(_columns.body, _columns.absent_rounds, _columns.absent_since)
+        with self._transaction() as connection:
+            rows = connection.execute(query.where(*self._of(sink), _columns.watched_until >= since)).all()
+        known = (Known(_decode(body), Absence(rounds, at)) for body, rounds, at in rows)
+        return {item.document.key: item for item in known}
+
+    def checkpoint(self, flow: str) -> int | None:
+        """See `ports.Outbox`."""
+        table = checkpoints.c
+        query = select(table.read_until).where(table.cluster == self._cluster, table.flow == flow)
+        with self._transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def record(self, flow: str, sinks: Sequence[str], plan: Plan, now: float, checkpoint: int | None) -> None:
+        """See `ports.Outbox`."""
+        with self._transaction() as connection:
+            for sink in sinks:
+                if plan.changes:
+                    connection.execute(self._upsert, [self._row(sink, change, now) for change in plan.changes])
+                if plan.absences:
+                    connection.execute(_note_absence, [self._absence(sink, *item) for item in plan.absences.items()])
+            if checkpoint is not None:
+                self._move(connection, flow, checkpoint)
+
+    def due(self, sink: str, now: float, limit: int) -> list[Entry]:
+        """See `ports.Outbox`."""
+        query = (
+            select(_columns.key, _columns.version, _columns.body, _columns.attempts)
+            .where(*self._of(sink), WAITING, _columns.status == Status.PENDING, _columns.due_at <= now)
+            .order_by(_columns.attempts, _columns.changed_at)
+            .limit(limit)
+        )
+        with self._transaction() as connection:
+            return [
+                Entry(key, version, _decode(body), tried) for key, version, body, tried in connection.execute(query)
+            ]
+
+    def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
+        """See `ports.Outbox`."""
+        rows = [self._outcome(sink, entry, outcome, retry_at, now) for entry, outcome, retry_at in outcomes]
+        if rows:
+            with self._transaction() as connection:
+                connection.execute(_note_outcome, rows)
+
+    def waiting(self, sink: str, now: float) -> Due:
+        """See `ports.Outbox`."""
+        query = select(_columns.status, func.count(), func.min(_columns.changed_at)).group_by(_columns.status)
+        with self._transaction() as connection:
+            rows = {
+                status: (count, oldest)
+                for status, count, oldest in connection.execute(query.where(*self._of(sink), WAITING))
+            }
+        pending, oldest = rows.get(Status.PENDING, (0, now))
+        return Due(pending, rows.get(Status.SET_ASIDE, (0, now))[0], max(0.0, now - oldest))
+
+    def next_due(self, sink: str) -> float | None:
+        """See `ports.Outbox`."""
+        query = select(func.min(_columns.due_at)).where(*self._of(sink), WAITING, _columns.status == Status.PENDING)
+        with self._transaction() as connection:
+            return connection.execute(query).scalar()
+
+    def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
+        """See `ports.Outbox`."""
+        fields = (_columns.body, _columns.status, _columns.attempts, _columns.changed_at, _columns.due_at)
+        query = select(*fields, _columns.accepted_at, _columns.error).where(*self._of(sink))
+        if status is not None:
+            query = query.where(_columns.status == Status[status.upper()])
+        with self._transaction() as connection:
+            found = connection.execute(query.order_by(_columns.changed_at.desc()).limit(limit)).all()
+        return [Row(_decode(body), Status(word).name.lower(), *rest) for body, word, *rest in found]
+
+    def retry(self, sink: str, keys: Sequence[str]) -> int:
+        """See `ports.Outbox`."""
+        again = {"status": Status.PENDING, "due_at": 0.0, "attempts": 0, "version": _version()}
+        with self._transaction() as connection:
+            return connection.execute(update(documents).where(*self._waiting(sink, keys)).values(again)).rowcount
+
+    def drop(self, sink: str, keys: Sequence[str]) -> int:
+        """See `ports.Outbox`."""
+        with self._transaction() as connection:
+            return connection.execute(delete(documents).where(*self._waiting(sink, keys))).rowcount
+
+    def purge(self, ended_before: int) -> int:
+        """See `ports.Outbox`."""
+        done = (_columns.status == Status.ACCEPTED, _columns.watched_until < ended_before)
+        with self._transaction() as connection:
+            return connection.execute(delete(documents).where(_columns.cluster == self._cluster, *done)).rowcount
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        try:
+            with self._lock, self._engine.begin() as connection:
+                yield connection
+        except SQLAlchemyError as error:
+            reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+            raise StoreError(f"the store does not answer: {reason} (CVAGENT_STORE_URL)") from None
+
+    def _of(self, sink: str) -> tuple[ColumnElement[bool], ...]:
+        return _columns.cluster == self._cluster, _columns.sink == sink
+
+    def _waiting(self, sink: str, keys: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+        named = (_columns.key.in_(keys),) if keys else ()
+        return *self._of(sink), WAITING, *named
+
+    def _row(self, sink: str, change: Change, now: float) -> Mapping[str, object]:
+        return {
+            "cluster": self._cluster,
+            "sink": sink,
+            "key": change.after.key,
+            "version": _version(),
+            "body": _encode(change.after),
+            "watched_until": _watched_until(change.after),
+            "status": Status.PENDING,
+            "changed_at": now,
+        }
+
+    def _absence(self, sink: str, key: str, absence: Absence) -> Mapping[str, object]:
+        return {
+            "b_cluster": self._cluster,
+            "b_sink": sink,
+            "b_key": key,
+            "absent_rounds": absence.rounds,
+            "absent_since": absence.since,
+        }
+
+    def _outcome(self, sink: str, entry: Entry, outcome: Outcome, retry_at: float, now: float) -> Mapping[str, object]:
+        row: dict[str, object] = {
+            "b_cluster": self._cluster,
+            "b_sink": sink,
+            "b_key": entry.key,
+            "b_version": entry.version,
+        }
+        match outcome:
+            case Accepted():
+                return row | {
+                    "status": Status.ACCEPTED,
+                    "attempts": 0,
+                    "due_at": 0.0,
+                    "accepted_at": now,
+                    "error": None,
+                }
+            case Refused(reason):
+                tried = entry.attempts + 1
+                return row | {
+                    "status": Status.SET_ASIDE,
+                    "attempts": tried,
+                    "due_at": 0.0,
+                    "accepted_at": None,
+                    "error": reason,
+                }
+            case Deferred(reason, everything=everything):
+                tried = entry.attempts + (not everything)
+                return row | {
+                    "status": Status.PENDING,
+                    "attempts": tried,
+                    "due_at": retry_at,
+                    "accepted_at": None,
+                    "error": reason,
+                }
+
+    def _move(self, connection: Connection, flow: str, checkpoint: int) -> None:
+        table = checkpoints.c
+        here = (table.cluster == self._cluster, table.flow == flow)
+        moved = connection.execute(update(checkpoints).where(*here).values(read_until=checkpoint))
+        if not moved.rowcount:
+            row = {"cluster": self._cluster, "flow": flow, "read_until": checkpoint}
+            connection.execute(insert(checkpoints).values(row))
+
+
+def _version() -> int:
+    return secrets.randbits(62)
+
+
+def _watched_until(document: JobConfig) -> int:
+    if document.ended_at is None:
+        return FOR_EVER
+    return document.ended_at + _DOUBT_S if document.inferred else document.ended_at
+
+
+def _upsert(dialect: str) -> Executable:
+    """Insert, or replace what differs. Equal bytes leave the row, its back-off and its status alone."""
+    statement = (postgresql if dialect == "postgresql" else sqlite).insert(documents)
+    fresh = {name: statement.excluded[name] for name in ("version", "body", "watched_until", "status", "changed_at")}
+    return statement.on_conflict_do_update(
+        index_elements=["cluster", "sink", "key"],
+        set_=fresh | {"attempts": 0, "due_at": 0.0, "error": None, "accepted_at": None},
+        where=_columns.body != statement.excluded.body,
+    )
+
+
+_here = (
+    _columns.cluster == bindparam("b_cluster"),
+    _columns.sink == bindparam("b_sink"),
+    _columns.key == bindparam("b_key"),
+)
+_note_absence = (
+    update(documents)
+    .where(*_here)
+    .values(absent_rounds=bindparam("absent_rounds"), absent_since=bindparam("absent_since"))
+)
+_note_outcome = (
+    update(documents)
+    .where(*_here, _columns.version == bindparam("b_version"))
+    .values({name: bindparam(name) for name in ("status", "attempts", "due_at", "accepted_at", "error")})
+)

@@ -1,0 +1,111 @@
+"""The two tables, and how an engine is made for SQLite and PostgreSQL."""
+
+from enum import IntEnum
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Engine,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    create_engine,
+    literal_column,
+)
+from sqlalchemy import event as sql_event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from cvagent.errors import StoreError
+
+metadata = MetaData()
+
+# One row is all that is known about one document of one sink: what it is to be, and how its delivery stands.
+# Every row carries its cluster, so that the agents of many clusters can share one database.
+documents = Table(
+    "cvagent_documents",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("sink", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    # Another with every replacement, never one that was used before: row ids and counters may be handed out twice.
+    Column("version", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    # Epoch second up to which the source is asked about it: FOR_EVER while it goes on.
+    Column("watched_until", BigInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    Column("absent_rounds", Integer, nullable=False, server_default="0"),
+    Column("absent_since", BigInteger, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("changed_at", Float(53), nullable=False),
+    Column("due_at", Float(53), nullable=False, server_default="0"),
+    Column("accepted_at", Float(53)),
+    Column("error", Text),
+    sqlite_with_rowid=False,
+)
+WAITING = documents.c.status != literal_column("1")
+Index("cvagent_documents_watched", documents.c.cluster, documents.c.sink, documents.c.watched_until)
+Index(
+    "cvagent_documents_waiting",
+    *(documents.c.cluster, documents.c.sink, documents.c.due_at),
+    sqlite_where=WAITING,
+    postgresql_where=WAITING,
+)
+
+
+class Status(IntEnum):
+    """How the delivery of a document stands."""
+
+    PENDING = 0
+    ACCEPTED = 1
+    SET_ASIDE = 2
+
+
+checkpoints = Table(
+    "cvagent_checkpoints",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("flow", Text, primary_key=True),
+    Column("read_until", BigInteger, nullable=False),
+)
+
+
+def open_engine(url: str) -> Engine:
+    """An engine with the tables in it.
+
+    Args:
+        url: `sqlite://` (in memory), `sqlite:///file` or `postgresql://...`.
+
+    Raises:
+        StoreError: The database cannot be opened; the text names it without its password.
+    """
+    try:
+        parsed = make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        if parsed.get_backend_name() == "sqlite" and not parsed.database:
+            engine = create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
+        else:
+            engine = create_engine(parsed, pool_pre_ping=True)
+        if engine.dialect.name == "sqlite":
+            sql_event.listen(engine, "connect", _tune_sqlite)
+        metadata.create_all(engine)
+    except (ArgumentError, SQLAlchemyError, OSError) as error:
+        shown = make_url(url).render_as_string(hide_password=True) if "://" in url else "the database"
+        reason = str(getattr(error, "orig", error)).splitlines()[0]
+        raise StoreError(f"cannot open {shown}: {reason} (CVAGENT_STORE_URL)") from None
+    return engine
+
+
+def _tune_sqlite(connection: object, _record: object) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]
+    cursor.execute("PRAGMA journal_mode = WAL")
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.execute("PRAGMA busy_timeout = 10000")
+    cursor.close()
