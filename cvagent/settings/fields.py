@@ -1,0 +1,194 @@
+"""Every setting: its default, its limits, one line for people, and what it asks of the others."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PrivateAttr, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from cvagent.settings import values
+from cvagent.settings.secret import Secret, exposure, read
+
+IN_MEMORY = "sqlite://"
+
+
+class Settings(BaseSettings):
+    """All settings, checked and frozen.
+
+    Arguments are its only source, so that the environment of a test or a tool cannot leak in; `load_settings` reads
+    the rest.
+    Checks between two settings stand on the one that is declared later.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="CVAGENT_", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
+    )
+
+    cloudvision_url: values.CloudVisionUrl = Field(
+        description="CloudVision's address, https://host or https://host:port; http:// on loopback only",
+    )
+    cloudvision_token: values.Token | None = Field(
+        None, description="CloudVision's service account token; give this or CVAGENT_CLOUDVISION_TOKEN_FILE"
+    )
+    cloudvision_token_file: values.SecretFile | None = Field(
+        None,
+        description="File with the token, read again when it changes; without either setting, cloudvision_token in "
+        "systemd's $CREDENTIALS_DIRECTORY or in /run/secrets",
+    )
+    cloudvision_ca_file: values.Certificates | None = Field(
+        None, description="PEM file with the CA that signed CloudVision's certificate; none: the public CAs"
+    )
+    mode: Annotated[Literal["push", "pull", "both"], values.LOWER] = Field(
+        "push", description="push (cluster to the outside), pull (portal to the cluster) or both"
+    )
+    cluster: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="Name of the cluster: letters, digits and _ . -; none: Slurm's ClusterName",
+    )
+    slurm_deployment: Annotated[Literal["native", "docker"], values.LOWER] = Field(
+        "native", description="Where Slurm's commands run: native (this machine) or docker (a container)"
+    )
+    slurm_container: str | None = Field(
+        None, description="Name or id of the container that holds Slurm's commands; needed for docker"
+    )
+    slurm_bin_dir: Path | None = Field(None, description="Directory of Slurm's commands; none: found on the PATH")
+    slurm_conf: Path | None = Field(
+        None, description="Path of slurm.conf, handed to Slurm's commands as SLURM_CONF; none: their own default"
+    )
+    slurm_timeout_s: float = Field(20, ge=1, le=600, description="Seconds that one Slurm command may take, 1 to 600")
+    job_interval_s: float = Field(
+        30, ge=1, le=3600, description="Seconds from one look at the jobs to the next, 1 to 3600"
+    )
+    lookback_h: float = Field(
+        24, ge=0, le=720, description="Hours that an agent with an empty store looks back for ended jobs, 0 to 720"
+    )
+    job_name_filter: values.Pattern = Field(
+        "^(?!cv-)", validate_default=True, description="Regular expression: a job is reported when its name has a match"
+    )
+    partition_filter: values.Pattern = Field(
+        "", validate_default=True, description="Regular expression: a job is reported when its partition has a match"
+    )
+    store_url: values.StoreUrl = Field(
+        IN_MEMORY,
+        validate_default=True,
+        description="Where state is kept: sqlite:// (in memory), sqlite:///file or postgresql://user:password@host/name",
+    )
+    store_url_file: values.SecretFile | None = Field(
+        None, description="File that holds the store's URL, for one with a password; in place of CVAGENT_STORE_URL"
+    )
+    http_listen: values.ListenOrOff = Field(
+        "127.0.0.1:9410",
+        validate_default=True,
+        description="host:port of the pages and metrics, [host]:port for IPv6, or off",
+    )
+    http_token_file: values.SecretFile | None = Field(
+        None,
+        description="File with the token that the pages ask for; needed when CVAGENT_HTTP_LISTEN is beyond loopback",
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], values.LOWER] = Field(
+        "info", description="The least that is logged: debug, info, warning or error"
+    )
+    log_format: Annotated[Literal["text", "json"], values.LOWER] = Field(
+        "text", description="Log lines as text or json, on standard error"
+    )
+    removal_share: float = Field(
+        0.30, ge=0, le=1, description="Share of the known jobs, 0 to 1, above which a round's removals are withheld"
+    )
+    absent_rounds: int = Field(
+        3, ge=1, le=100, description="Good rounds in a row that must miss a job before it counts as gone, 1 to 100"
+    )
+
+    _cloudvision_secret: Secret = PrivateAttr()
+    _http_secret: Secret | None = PrivateAttr()
+    _store_secret: Secret = PrivateAttr()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments only."""
+        del settings_cls, env_settings, dotenv_settings, file_secret_settings
+        return (init_settings,)
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Make the secrets, one object each, so that what they hold is known to `secret_texts`."""
+        del context
+        self._cloudvision_secret = _secret(self.cloudvision_token, self.cloudvision_token_file)
+        self._http_secret = Secret(path=self.http_token_file) if self.http_token_file else None
+        self._store_secret = _secret(None if self.store_url_file else self.store_url, self.store_url_file)
+
+    @property
+    def cloudvision_secret(self) -> Secret:
+        """CloudVision's token, from the setting or from its file."""
+        return self._cloudvision_secret
+
+    @property
+    def http_secret(self) -> Secret | None:
+        """The token that the pages ask for; None when they ask for none."""
+        return self._http_secret
+
+    @property
+    def store_secret(self) -> Secret:
+        """The store's URL, which may hold a password, from the setting or from its file."""
+        return self._store_secret
+
+    def secret_texts(self) -> list[str]:
+        """Texts that no log may show, as far as they were read by now: tokens, and the store's password."""
+        tokens = [text for held in (self._cloudvision_secret, self._http_secret) if held for text in held.texts()]
+        passwords = [text for url in self._store_secret.texts() for text in values.passwords(url)]
+        return tokens + passwords
+
+    def exposed_files(self) -> list[str]:
+        """A line for each secret file that everybody on the machine can read."""
+        files = (self.cloudvision_token_file, self.http_token_file, self.store_url_file)
+        return [line for path in files if path and (line := exposure(path))]
+
+    @field_validator("cloudvision_token_file")
+    @classmethod
+    def _one_token(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if "cloudvision_token" in others.data and (path is None) == (others.data["cloudvision_token"] is None):
+            raise ValueError("give either CVAGENT_CLOUDVISION_TOKEN or CVAGENT_CLOUDVISION_TOKEN_FILE")
+        return path
+
+    @field_validator("slurm_container")
+    @classmethod
+    def _container_of_docker(cls, container: str | None, others: ValidationInfo) -> str | None:
+        if container is None and others.data.get("slurm_deployment") == "docker":
+            raise ValueError("is needed when CVAGENT_SLURM_DEPLOYMENT is docker")
+        return container
+
+    @field_validator("slurm_bin_dir")
+    @classmethod
+    def _directory_of_native(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path and others.data.get("slurm_deployment") == "native" and not path.is_dir():
+            raise ValueError("must be a directory on this machine")
+        return path
+
+    @field_validator("store_url_file")
+    @classmethod
+    def _one_store(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        given = others.data.get("store_url")
+        if given and given.get_secret_value() != IN_MEMORY:
+            raise ValueError("give either CVAGENT_STORE_URL or CVAGENT_STORE_URL_FILE")
+        values.store_url(SecretStr(read(path)))
+        return path
+
+    @field_validator("http_token_file")
+    @classmethod
+    def _token_beyond_loopback(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        listen = others.data.get("http_listen")
+        if path is None and listen and not listen.loopback:
+            raise ValueError("is needed when CVAGENT_HTTP_LISTEN is beyond loopback")
+        return path
+
+
+def _secret(text: SecretStr | None, path: Path | None) -> Secret:
+    return Secret(path=path) if path else Secret(text=text.get_secret_value() if text else "")
