@@ -64,10 +64,14 @@ class Settings(BaseSettings):
         24, ge=0, le=720, description="Hours that an agent with an empty store looks back for ended jobs, 0 to 720"
     )
     job_name_filter: values.Pattern = Field(
-        "^(?!cv-)", validate_default=True, description="Regular expression: a job is reported when its name has a match"
+        "^(?!cv-)",
+        validate_default=True,
+        description="Regular expression: a job is reported when a match is in its name",
     )
     partition_filter: values.Pattern = Field(
-        "", validate_default=True, description="Regular expression: a job is reported when its partition has a match"
+        "",
+        validate_default=True,
+        description="Regular expression: a job is reported when a match is in its partition's name; none: all",
     )
     store_url: values.StoreUrl = Field(
         IN_MEMORY,
