@@ -8,7 +8,7 @@ The scheduler runs `loops.collect` for each flow and `loops.deliver` for each si
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from cvagent.model import Known, Observation, Plan
+from cvagent.model import Identity, Known, Observation, Plan
 from cvagent.push.jobs import JobRules, plan_jobs
 
 
@@ -25,7 +25,7 @@ class Flow(NamedTuple):
     name: str
     mode: str
     source: str
-    plan: Callable[[Observation, Mapping[str, Known], JobRules], Plan]
+    plan: Callable[[Observation, Mapping[Identity, Known], JobRules], Plan]
     sinks: tuple[str, ...]
 
 

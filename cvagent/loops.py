@@ -66,17 +66,7 @@ class Collector:
         read_until = self._outbox.checkpoint(self.flow.name)
         since = self._since(now, read_until)
         known = self._outbox.known(self.flow.sinks[0], since)
-        ask = Ask(
-            now=now,
-            since=since,
-            open_runs=frozenset(
-                item.document.identity
-                for item in known.values()
-                if item.document.ended_at is None or item.document.inferred
-            ),
-            known_runs=frozenset(item.document.identity for item in known.values()),
-            cold=read_until is None,
-        )
+        ask = Ask(now=now, since=since, known=known, cold=read_until is None)
         return self.flow.plan(self._source.observe(ask), known, self.rules), since
 
     def _since(self, now: int, read_until: int | None) -> int:

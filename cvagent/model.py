@@ -31,62 +31,80 @@ class Identity(NamedTuple):
     submitted_at: int
 
 
+# Slurm's words for a job's state and what CloudVision can be told; None: the run exists, with nothing to tell (yet).
+SLURM_STATES: dict[str, State | None] = {
+    "RUNNING": State.RUNNING,
+    "SUSPENDED": State.RUNNING,
+    "STOPPED": State.RUNNING,
+    "SIGNALING": State.RUNNING,
+    "STAGE_OUT": State.RUNNING,
+    "COMPLETING": State.RUNNING,
+    "COMPLETED": State.COMPLETED,
+    "FAILED": State.FAILED,
+    "NODE_FAIL": State.FAILED,
+    "BOOT_FAIL": State.FAILED,
+    "OUT_OF_MEMORY": State.FAILED,
+    "DEADLINE": State.FAILED,
+    "TIMEOUT": State.FAILED,
+    "PREEMPTED": State.FAILED,
+    "LAUNCH_FAILED": State.FAILED,
+    "CANCELLED": State.CANCELLED,
+    "REVOKED": State.CANCELLED,
+    "REQUEUED": State.CANCELLED,
+    "PENDING": None,
+    "CONFIGURING": None,
+    "RESIZING": None,
+    "SPECIAL_EXIT": None,
+    "REQUEUE_HOLD": None,
+    "REQUEUE_FED": None,
+    "RESV_DEL_HOLD": None,
+    "POWER_UP_NODE": None,
+}
+OVER = frozenset(word for word, state in SLURM_STATES.items() if state not in {None, State.RUNNING})
+
+
 class Run(Struct, frozen=True, gc=False):
     """One execution of a job as Slurm tells it; a requeue starts another.
 
     Attributes:
-        job_id: Slurm's raw id; an array task and a heterogeneous component have their own.
-        submitted_at: Epoch seconds.
-        state: None when Slurm knows the run but says nothing that may be reported (pending, being configured).
+        identity: Slurm's raw job id (an array task and a heterogeneous component have their own) and submit time.
+        word: Slurm's word for the state, one of SLURM_STATES as a rule.
         started_at: Epoch seconds; None when it never started.
-        ended_at: Epoch seconds; None while it runs (what Slurm calls the end of a running job is its limit).
-        nodes: Folded hostlist; empty when Slurm names none.
-        completing: The job is over and its nodes are being cleaned: `nodes` may have shrunk.
+        ended_at: Epoch seconds; None unless it is over (what Slurm calls the end of a running job is its limit).
+        partition: Its name.
+        nodes: Folded hostlist; empty when Slurm names none. It shrinks while a job is COMPLETING.
+        name: The job's name: any bytes a user likes.
         restarts: Slurm's restart count; None from accounting, which does not know.
     """
 
-    job_id: int
-    submitted_at: int
-    state: State | None
+    identity: Identity
+    word: str
     started_at: int | None
     ended_at: int | None
     partition: str
     nodes: str
     name: str
-    completing: bool = False
     restarts: int | None = None
-
-    @property
-    def identity(self) -> Identity:
-        """The pair that tells this run from every other."""
-        return Identity(self.job_id, self.submitted_at)
-
-    @property
-    def is_live(self) -> bool:
-        """Whether slurmctld said so, and not accounting."""
-        return self.restarts is not None
 
 
 class Observation(Struct, frozen=True):
     """All that Slurm said about jobs in one round.
 
     Attributes:
-        at: Epoch seconds when asking began; every run that was live then is in `runs`.
-        runs: Live ones and ended ones. One identity may stand here twice (live and accounting).
-        present: Identities that exist although `runs` may not say their state: neither absent nor ended.
-        earlier: For a job id, the submit times of the runs that accounting told of in this round.
+        at: Epoch seconds when asking began.
+        live: Runs that slurmctld holds, running or ended a short while ago; pending ones are left out.
+        accounted: Runs that accounting told of: those that ended since `since`, and those asked for by id.
+        earlier: For a job id, the submit times of the runs that accounting told of.
         since: Ended runs with an end before this were not looked for.
         accounting: False when the cluster keeps none: ends are then seen in slurmctld alone.
-        problems: What could not be read, a line each; the runs concerned count as present.
     """
 
     at: int
-    runs: Sequence[Run]
-    present: frozenset[Identity]
+    live: Mapping[Identity, Run]
+    accounted: Mapping[Identity, Run]
     earlier: Mapping[int, frozenset[int]]
     since: int
     accounting: bool
-    problems: Sequence[str] = ()
 
 
 class JobConfig(Struct, frozen=True, array_like=True, gc=False):
@@ -114,7 +132,7 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False):
         return Identity(self.job_id, self.submitted_at)
 
 
-class Absence(NamedTuple):
+class Absence(Struct, frozen=True, gc=False):
     """How long a known thing was not to be seen.
 
     Attributes:
@@ -129,11 +147,16 @@ class Absence(NamedTuple):
 SEEN = Absence()
 
 
-class Known(NamedTuple):
+class Known(Struct, frozen=True, gc=False):
     """A document as the store holds it, with what the plan needs to go on."""
 
     document: JobConfig
     absence: Absence = SEEN
+
+    @property
+    def is_open(self) -> bool:
+        """Whether Slurm is still to be asked about it: it runs, or its end was inferred."""
+        return self.document.ended_at is None or self.document.inferred
 
 
 class Change(NamedTuple):

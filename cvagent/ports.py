@@ -15,15 +15,13 @@ class Ask(Struct, frozen=True):
     Attributes:
         now: Epoch seconds.
         since: Ended runs are looked for from here on (overlap included).
-        open_runs: Runs that a sink still shows as running: each must be found, or be said to be absent.
-        known_runs: Runs of which the store holds a document; others are new.
+        known: What the store holds: open runs must each be found or be said to be absent; all others are new.
         cold: The store knows nothing of this cluster: look at all that was there since `since`.
     """
 
     now: int
     since: int
-    open_runs: frozenset[Identity]
-    known_runs: frozenset[Identity]
+    known: Mapping[Identity, Known]
     cold: bool
 
 
@@ -74,8 +72,8 @@ class Outbox(Protocol):
     Every method may be called from any thread. Raises StoreError when the store does not answer.
     """
 
-    def known(self, sink: str, since: int) -> dict[str, Known]:
-        """Documents by key that are open (still running, or ended by inference) or ended at or after `since`."""
+    def known(self, sink: str, since: int) -> dict[Identity, Known]:
+        """Documents by identity that are open (still running, or ended by inference) or ended at or after `since`."""
         ...
 
     def checkpoint(self, flow: str) -> int | None:

@@ -3,7 +3,7 @@
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from threading import Lock
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -70,10 +70,15 @@ class Scheduler:
             self._again.clear()
         self._inner.shutdown(wait=True)
 
-    def longest_run_s(self) -> float:
-        """For how long the oldest run that is not yet over has been running, in seconds; 0 when none is."""
+    def once(self, name: str, work: Callable[[], object]) -> None:
+        """Run `work` now, one time, outside the caller's thread."""
+        self._inner.add_job(self._run, args=(name, work), id=name, replace_existing=True)
+
+    def longest_run_s(self, names: Collection[str]) -> float:
+        """For how long the oldest run of these that is not yet over has been going on, in seconds; 0 when none is."""
+        now = time.monotonic()
         with self._lock:
-            return time.monotonic() - min(self._running.values(), default=time.monotonic())
+            return now - min((at for name, at in self._running.items() if name in names), default=now)
 
     def _run(self, name: str, work: Callable[[], object]) -> None:
         while self._begin(name):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from cvagent.clients.runner import Runner
 from cvagent.errors import Unreadable
+from cvagent.model import OVER, Identity, Run
 
 FIELD = "\x1f"
 
@@ -28,25 +29,6 @@ _ENDED_FIELDS = ("JobIDRaw", "State", "Submit", "Start", "End", "Partition", "No
 _ALL_TIMES = "uts1000000"
 # Linux allows 128 KiB for one argument.
 _MAX_ID_LIST = 100_000
-
-
-class JobRecord(NamedTuple):
-    """One line of squeue or sacct, as printed; times are epoch seconds, None where Slurm names none.
-
-    Attributes:
-        state: Slurm's word, without "by <uid>".
-        restarts: None from sacct, which does not know.
-    """
-
-    job_id: int
-    state: str
-    submitted_at: int
-    started_at: int | None
-    ended_at: int | None
-    restarts: int | None
-    partition: str
-    nodes: str
-    name: str
 
 
 class SlurmConfig(NamedTuple):
@@ -79,6 +61,7 @@ class Slurm:
     def __init__(self, runner: Runner, timeout_s: float) -> None:
         self._runner = runner
         self._timeout_s = timeout_s
+        self._last: dict[str, Run] = {}
 
     def config(self) -> SlurmConfig:
         """Ask slurmctld for its configuration."""
@@ -94,14 +77,18 @@ class Slurm:
             private_data=tuple(values.get("PrivateData", "none").split(",")),
         )
 
-    def live_jobs(self) -> list[JobRecord]:
+    def live_jobs(self) -> list[Run]:
         """All jobs that slurmctld holds, pending ones left out: running, and ended within MinJobAge. One RPC."""
         mark = _mark()
         fields = ",".join(f"{field}:{FIELD}" for field in _LIVE_FIELDS[:-1]) + f",{_LIVE_FIELDS[-1]}:{mark}"
         text = self._ask(["squeue", "-h", "-a", "-r", "-t", _LIVE_STATES, "-O", fields])
-        return [_live(fields) for fields in _records(text, mark + "\n", len(_LIVE_FIELDS))]
+        # Nearly all records are the same as last time: reading those again would cost more than squeue itself.
+        last, self._last = self._last, {}
+        for record in _records(text, mark + "\n"):
+            self._last[record] = last.get(record) or _live(record)
+        return list(self._last.values())
 
-    def ended_jobs(self, since: int, until: int, *, all_states: bool = False) -> list[JobRecord]:
+    def ended_jobs(self, since: int, until: int, *, all_states: bool = False) -> list[Run]:
         """All runs that ended in [since, until], those of requeued jobs apiece; steps left out.
 
         Args:
@@ -112,11 +99,11 @@ class Slurm:
         window = ["-S", f"uts{since}", "-E", f"uts{until}"]
         return self._accounting(window if all_states else [*window, "-s", _ENDED_STATES])
 
-    def jobs_by_id(self, job_ids: Sequence[int]) -> list[JobRecord]:
+    def jobs_by_id(self, job_ids: Sequence[int]) -> list[Run]:
         """Every run that accounting knows of these jobs, of any age. One call, unless the list is very long."""
         return [job for ids in _id_lists(job_ids) for job in self._accounting(["-S", _ALL_TIMES, "-j", ids])]
 
-    def _accounting(self, which: Sequence[str]) -> list[JobRecord]:
+    def _accounting(self, which: Sequence[str]) -> list[Run]:
         mark = _mark()
         options = ["-n", "-a", "-X", "-D", "-p", f"--delimiter={mark}", "-o", ",".join(_ENDED_FIELDS)]
         text = self._ask(["sacct", *options, *which])
@@ -130,16 +117,11 @@ def _mark() -> str:
     return f"\x1e{secrets.token_hex(8)}"
 
 
-def _records(text: str, end: str, width: int) -> Iterator[list[str]]:
-    """Split records that each end with `end`; the last of `width` fields may hold anything."""
+def _records(text: str, end: str) -> list[str]:
     records = text.split(end)
     if records.pop():
         raise Unreadable("squeue printed half a record at the end of its answer")
-    for record in records:
-        fields = record.split(FIELD, width - 1)
-        if len(fields) != width:
-            raise Unreadable(f"squeue printed a record of {len(fields)} fields where {width} were asked for")
-        yield fields
+    return records
 
 
 def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
@@ -155,24 +137,28 @@ def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
         yield row
 
 
-def _live(fields: list[str]) -> JobRecord:
-    job_id, state, submitted, started, ended, restarts, partition, nodes, name = fields
+def _live(record: str) -> Run:
+    """One record of squeue; the name comes last, as it may hold anything."""
+    fields = record.split(FIELD, len(_LIVE_FIELDS) - 1)
+    if len(fields) != len(_LIVE_FIELDS):
+        raise Unreadable(f"squeue printed a record of {len(fields)} fields where {len(_LIVE_FIELDS)} were asked for")
+    job_id, word, submitted, started, ended, restarts, partition, nodes, name = fields
     try:
-        return JobRecord(
-            int(job_id), state, int(submitted), _epoch(started), _epoch(ended), int(restarts), partition, nodes, name
-        )
+        identity = Identity(int(job_id), int(submitted))
+        end = _epoch(ended) if word in OVER else None
+        return Run(identity, word, _epoch(started), end, partition, nodes, name, int(restarts))
     except ValueError as error:
         raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
 
 
-def _ended(fields: list[str]) -> JobRecord:
-    job_id, state, submitted, started, ended, partition, nodes, name = fields
+def _ended(fields: list[str]) -> Run:
+    job_id, state, submitted, started, ended, partition, hosts, name = fields
     word = state.partition(" ")[0].rstrip("+")
-    hosts = "" if nodes == "None assigned" else nodes
+    nodes = "" if hosts == "None assigned" else hosts
     try:
-        return JobRecord(
-            int(job_id), word, int(submitted), _epoch(started), _epoch(ended), None, partition, hosts, name
-        )
+        identity = Identity(int(job_id), int(submitted))
+        end = _epoch(ended) if word in OVER else None
+        return Run(identity, word, _epoch(started), end, partition, nodes, name)
     except ValueError as error:
         raise Unreadable(f"sacct printed a job that cannot be read: {error}") from None
 

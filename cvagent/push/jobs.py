@@ -5,13 +5,15 @@ from slurmctld, or, when neither shows it for some rounds, is inferred. A run th
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from cvagent.model import (
     SEEN,
+    SLURM_STATES,
     Absence,
     Change,
     Identity,
@@ -47,23 +49,22 @@ class JobRules(Struct, frozen=True):
     force: bool = False
 
 
-def plan_jobs(observed: Observation, known: Mapping[str, Known], rules: JobRules) -> Plan:
+def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: JobRules) -> Plan:
     """Compare what Slurm says with what is known, and say what must change."""
-    by_identity = {item.document.identity: item for item in known.values()}
-    truth = _truth(observed.runs)
-    changes = _Changes(observed, by_identity, rules)
-    for run in truth.values():
+    changes = _Changes(observed, known, rules)
+    for run in _runs(observed):
         changes.follow(run)
-    lost = [item for item in known.values() if _is_open(item) and _is_lost(item, truth, observed)]
+    open_items = [item for item in known.values() if item.document.ended_at is None]
+    lost = [item for item in open_items if _is_lost(item.document.identity, observed)]
     ends = [changes.infer(item) for item in lost if item.absence.rounds + 1 >= rules.absent_rounds]
-    refusal = _refusal(len(ends), sum(map(_is_open, known.values())), rules)
+    refusal = _refusal(len(ends), len(open_items), rules)
     return Plan(
         changes=changes.made if refusal else [*changes.made, *ends],
         absences={**_seen_again(known.values(), lost), **_not_seen(lost, observed.at)},
         refused=ends if refusal else (),
         refusal=refusal,
         unchanged=changes.unchanged,
-        problems=observed.problems,
+        problems=_unknown_words(observed),
     )
 
 
@@ -76,17 +77,13 @@ class _Changes:
         self._observed = observed
         self._known = known
         self._rules = rules
-        self._keys = {item.document.key for item in known.values()}
-        self._submissions: dict[int, set[int]] = {}
-        for job_id, submitted_at in known:
-            self._submissions.setdefault(job_id, set()).add(submitted_at)
 
     def follow(self, run: Run) -> None:
         """Add what this run needs."""
         item = self._known.get(run.identity)
         if item is None:
             self._begin(run)
-        elif self._is_final(item.document, run) or (after := _updated(item.document, run)) == item.document:
+        elif _stands(item.document, run) or (after := _updated(item.document, run)) == item.document:
             self.unchanged += 1
         else:
             self.made.append(Change(item.document, after, "ended" if after.ended_at else "changed"))
@@ -94,23 +91,20 @@ class _Changes:
     def infer(self, item: Known) -> Change:
         """The end of a run that Slurm no longer shows."""
         before = item.document
-        later = [at for at in self._observed.earlier.get(before.job_id, ()) if at > before.submitted_at]
-        later += [run.submitted_at for run in self._observed.runs if run.job_id == before.job_id]
-        ended_at = min(
-            (at for at in later if at > before.submitted_at), default=item.absence.since or self._observed.at
-        )
+        later = [at for at in self._submissions(before.job_id) if at > before.submitted_at]
+        ended_at = min(later, default=item.absence.since or self._observed.at)
         state = State.FAILED if self._observed.accounting else State.COMPLETED
         after = replace(before, state=state, ended_at=max(ended_at, before.started_at), inferred=True)
-        return Change(before, after, "Slurm no longer shows it and accounting names no end")
+        return Change(before, after, "lost")
 
     def _begin(self, run: Run) -> None:
-        if run.started_at is None or not run.nodes or run.completing or not self._is_wanted(run):
+        if run.started_at is None or not run.nodes or run.word == "COMPLETING" or not self._is_wanted(run):
             return
         document = JobConfig(
             key=self._key(run),
-            job_id=run.job_id,
-            submitted_at=run.submitted_at,
-            state=run.state or State.RUNNING,
+            job_id=run.identity.job_id,
+            submitted_at=run.identity.submitted_at,
+            state=SLURM_STATES[run.word] or State.RUNNING,
             started_at=run.started_at,
             ended_at=run.ended_at and max(run.ended_at, run.started_at),
             name=run.name,
@@ -124,21 +118,30 @@ class _Changes:
         rules = self._rules
         return bool(rules.name_filter.search(run.name) and rules.partition_filter.search(run.partition))
 
-    def _is_final(self, document: JobConfig, run: Run) -> bool:
-        """Whether what is known stands: an end, unless accounting corrects it."""
-        return document.ended_at is not None and (run.ended_at is None or (run.is_live and not document.inferred))
-
     def _key(self, run: Run) -> str:
         """The first run has a bare key; the run after the n-th restart has `.n`."""
-        others = self._submissions.get(run.job_id, set()) | self._observed.earlier.get(run.job_id, frozenset())
-        nth = sum(submitted_at < run.submitted_at for submitted_at in others)
+        job_id, submitted_at = run.identity
+        nth = sum(other < submitted_at for other in self._submissions(job_id))
         if not self._observed.accounting:
             nth = max(nth, run.restarts or 0)
-        key = job_key(run.job_id, nth, self._rules.cluster)
-        while key in self._keys:
+        while (key := job_key(job_id, nth, self._rules.cluster)) in self._keys:
             nth += 1
-            key = job_key(run.job_id, nth, self._rules.cluster)
         return key
+
+    def _submissions(self, job_id: int) -> set[int]:
+        """Submit times of all runs of a job that anybody knows of."""
+        return self._others.get(job_id, set()) | self._observed.earlier.get(job_id, frozenset())
+
+    @cached_property
+    def _keys(self) -> set[str]:
+        return {item.document.key for item in self._known.values()}
+
+    @cached_property
+    def _others(self) -> dict[int, set[int]]:
+        times: dict[int, set[int]] = {}
+        for job_id, submitted_at in (*self._known, *self._observed.live):
+            times.setdefault(job_id, set()).add(submitted_at)
+        return times
 
 
 def job_key(job_id: int, restarts: int, cluster: str) -> str:
@@ -150,20 +153,35 @@ def job_key(job_id: int, restarts: int, cluster: str) -> str:
     return f"{job_id}.{restarts}@{cluster}" if restarts else f"{job_id}@{cluster}"
 
 
-def _truth(runs: Iterable[Run]) -> dict[Identity, Run]:
-    """One run per identity: an end beats running, accounting's end beats slurmctld's.
+def _runs(observed: Observation) -> Iterator[Run]:
+    """One run per identity that says something: accounting's end beats all that slurmctld says.
 
-    That accounting calls a run running proves nothing; only slurmctld's word counts for that.
+    That accounting calls a run running proves nothing: only slurmctld's word counts for that.
     """
-    truth: dict[Identity, Run] = {}
-    for run in runs:
-        if run.state is None or (run.ended_at is None and not run.is_live):
-            continue
-        identity = run.identity
-        before = truth.get(identity)
-        if before is None or before.ended_at is None or (run.ended_at is not None and before.is_live):
-            truth[identity] = run
-    return truth
+    ended = {identity for identity, run in observed.accounted.items() if run.ended_at is not None}
+    for identity, run in observed.live.items():
+        if identity not in ended and _may_be_told(run, observed.since):
+            yield run
+    for identity in ended:
+        yield observed.accounted[identity]
+
+
+def _may_be_told(run: Run, since: int) -> bool:
+    """Ends before the window have been told before or are too old; slurmctld may hold jobs for long."""
+    return SLURM_STATES.get(run.word) is not None and (run.ended_at is None or run.ended_at >= since)
+
+
+def _stands(document: JobConfig, run: Run) -> bool:
+    """Whether what is known stands, seen at a glance; most runs of a round are as they were."""
+    if document.ended_at is not None:  # an end is only ever corrected by accounting
+        return run.ended_at is None or (run.restarts is not None and not document.inferred)
+    return (
+        run.ended_at is None
+        and (run.nodes == document.nodes or run.word == "COMPLETING")
+        and run.started_at == document.started_at
+        and run.name == document.name
+        and run.partition == document.partition
+    )
 
 
 def _updated(document: JobConfig, run: Run) -> JobConfig:
@@ -171,28 +189,30 @@ def _updated(document: JobConfig, run: Run) -> JobConfig:
 
     Accounting mangles names that slurmctld holds byte for byte, so a known name stays too.
     """
-    keep = run.completing or not run.nodes
+    keep = run.word == "COMPLETING" or not run.nodes
     started_at = run.started_at or document.started_at
     return JobConfig(
         key=document.key,
         job_id=document.job_id,
         submitted_at=document.submitted_at,
-        state=run.state or document.state,
+        state=SLURM_STATES[run.word] or document.state,
         started_at=started_at,
         ended_at=run.ended_at and max(run.ended_at, started_at),
-        name=run.name if run.is_live else document.name,
+        name=document.name if run.restarts is None else run.name,
         partition=run.partition or document.partition,
         nodes=document.nodes if keep else run.nodes,
     )
 
 
-def _is_open(item: Known) -> bool:
-    return item.document.ended_at is None
+def _is_lost(identity: Identity, observed: Observation) -> bool:
+    run = observed.accounted.get(identity)
+    told = run is not None and (run.ended_at is not None or run.word not in SLURM_STATES)
+    return not told and identity not in observed.live
 
 
-def _is_lost(item: Known, truth: Mapping[Identity, Run], observed: Observation) -> bool:
-    identity = item.document.identity
-    return identity not in truth and identity not in observed.present
+def _unknown_words(observed: Observation) -> list[str]:
+    words = {run.word for run in (*observed.live.values(), *observed.accounted.values())} - SLURM_STATES.keys()
+    return [f"job state '{word[:40]}' is not known here: jobs in it stay as they are" for word in sorted(words)]
 
 
 def _seen_again(known: Iterable[Known], lost: Iterable[Known]) -> dict[str, Absence]:

@@ -11,7 +11,21 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from cvagent.errors import StoreError
-from cvagent.model import Absence, Accepted, Change, Deferred, Due, Entry, JobConfig, Known, Outcome, Plan, Refused
+from cvagent.model import (
+    SEEN,
+    Absence,
+    Accepted,
+    Change,
+    Deferred,
+    Due,
+    Entry,
+    Identity,
+    JobConfig,
+    Known,
+    Outcome,
+    Plan,
+    Refused,
+)
 from cvagent.ports import Row
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
 
@@ -46,13 +60,15 @@ class SqlOutbox:
         """Give the connections back."""
         self._engine.dispose()
 
-    def known(self, sink: str, since: int) -> dict[str, Known]:
+    def known(self, sink: str, since: int) -> dict[Identity, Known]:
         """See `ports.Outbox`."""
         query = select(_columns.body, _columns.absent_rounds, _columns.absent_since)
+        known = {}
         with self._transaction() as connection:
-            rows = connection.execute(query.where(*self._of(sink), _columns.watched_until >= since)).all()
-        known = (Known(_decode(body), Absence(rounds, at)) for body, rounds, at in rows)
-        return {item.document.key: item for item in known}
+            for body, rounds, at in connection.execute(query.where(*self._of(sink), _columns.watched_until >= since)):
+                document = _decode(body)
+                known[document.identity] = Known(document, Absence(rounds, at) if rounds else SEEN)
+        return known
 
     def checkpoint(self, flow: str) -> int | None:
         """See `ports.Outbox`."""
@@ -231,11 +247,12 @@ def _upsert(dialect: str) -> Executable:
     """Insert, or replace what differs. Equal bytes leave the row, its back-off and its status alone."""
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(documents)
     fresh = {name: statement.excluded[name] for name in ("version", "body", "watched_until", "status", "changed_at")}
-    return statement.on_conflict_do_update(
+    upsert: Executable = statement.on_conflict_do_update(
         index_elements=["cluster", "sink", "key"],
         set_=fresh | {"attempts": 0, "due_at": 0.0, "error": None, "accepted_at": None},
         where=_columns.body != statement.excluded.body,
     )
+    return upsert
 
 
 _here = (
