@@ -129,7 +129,7 @@ class Courier:
     def _send(self, entries: list[Entry]) -> None:
         answered: list[tuple[Entry, Outcome, float]] = []
         blocked: Deferred | None = None
-        for entry, outcome in self.sink.deliver(entries, self._stop):
+        for entry, outcome in self.sink.deliver(entries):
             answered.append((entry, outcome, self._retry_at(entry, outcome)))
             self._observer.delivered(self.sink.name, outcome, self._clock.now())
             if isinstance(outcome, Deferred) and outcome.everything:

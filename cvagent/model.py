@@ -160,7 +160,11 @@ class Known(Struct, frozen=True, gc=False):
 
 
 class Change(NamedTuple):
-    """One effect of a plan: this document is to stand in the sink under its key."""
+    """One effect of a plan: this document is to stand in the sink under its key.
+
+    Attributes:
+        why: new, changed, ended, or lost (its end was inferred).
+    """
 
     before: JobConfig | None
     after: JobConfig

@@ -38,12 +38,15 @@ class Sink(Protocol):
 
     name: str
 
-    def deliver(self, entries: Sequence[Entry], stop: Event) -> Iterable[tuple[Entry, Outcome]]:
+    def deliver(self, entries: Sequence[Entry]) -> Iterable[tuple[Entry, Outcome]]:
         """Write each entry, several at once; yield each with its outcome as it is known. Never raises DeliveryError.
 
-        Absolute and keyed: the same entry may come twice. No two entries of one call have the same key. Once `stop`
-        is set nothing more is begun: what is under way is finished and yielded, the rest is left out.
+        Absolute and keyed: the same entry may come twice. No two entries of one call have the same key.
         """
+        ...
+
+    def close(self) -> None:
+        """Begin nothing more: what is under way is finished, the rest of a `deliver` in another thread is deferred."""
         ...
 
 

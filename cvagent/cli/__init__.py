@@ -1,0 +1,210 @@
+"""The command line. Each command imports what it needs when it runs, so that `cvagent --help` is quick.
+
+Exit codes: 0 all is well, 1 something failed, 2 wrong usage or settings.
+"""
+
+import datetime as dt
+from pathlib import Path
+
+import click
+
+from cvagent import __version__
+from cvagent.errors import CvagentError, SettingsError
+
+
+class _Program(click.Group):
+    """Turns our own errors into one line and the right exit code."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            click.echo(f"Error: wrong settings\n{error}", err=True)
+            ctx.exit(2)
+        except CvagentError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Program, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cvagent")
+@click.option(
+    "--env-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File with settings. Default: the one CVAGENT_ENV_FILE names, else .env in this directory.",
+)
+@click.pass_context
+def main(ctx: click.Context, env_file: Path | None) -> None:
+    r"""Tell Arista CloudVision which Slurm job runs where.
+
+    Settings come from the environment and an env file; `cvagent check` says whether they work, `cvagent plan` what
+    would be sent, and `cvagent run` (or `python -m cvagent`) sends it, until it is stopped.
+
+    \b
+    Exit codes: 0 all is well, 1 something failed, 2 wrong usage or settings.
+    """
+    ctx.obj = env_file
+
+
+@main.command()
+@click.option(
+    "--once", is_flag=True, help="One round, deliver what is due, and end. Exit code 1 when anything is left."
+)
+@click.option("--force", is_flag=True, help="With --once: end runs by inference even beyond CVAGENT_REMOVAL_SHARE.")
+@click.pass_obj
+def run(env_file: Path | None, *, once: bool, force: bool) -> None:
+    """Run the mode that CVAGENT_MODE names, until SIGTERM or Ctrl-C.
+
+    SIGHUP reads filters, intervals and secrets again; wrong new settings leave the old ones in force.
+    """
+    if force and not once:
+        raise click.UsageError("--force goes with --once: a person looks at each forced round")
+    from cvagent.cli.run import run_agent
+
+    run_agent(env_file, once=once, force=force)
+
+
+@main.command()
+@click.argument("flow", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+@click.option("--force", is_flag=True, help="Show what --force would do about withheld changes.")
+@click.pass_obj
+def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool) -> None:
+    """Show what a round would change. Writes nothing.
+
+    FLOW is one of the flows of the mode (jobs); all of them when it is left out. With the store in memory the
+    agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
+    """
+    from cvagent.cli.plan import show_plans
+
+    show_plans(env_file, flow, as_json=as_json, force=force)
+
+
+@main.command()
+@click.pass_obj
+def check(env_file: Path | None) -> None:
+    """Check settings, Slurm, clock and CloudVision: a line each, with the mend. Writes nothing.
+
+    Exit code 1 when anything is wrong.
+    """
+    from cvagent.cli.check import check_all
+
+    raise SystemExit(0 if check_all(env_file) else 1)
+
+
+@main.command()
+@click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True, type=click.IntRange(min=1))
+@click.pass_obj
+def resend(env_file: Path | None, job_ids: tuple[int, ...]) -> None:
+    """Send these jobs again, from what Slurm says now. Safe to repeat.
+
+    JOB_ID is Slurm's raw job id (sacct's JobIDRaw). Every run of the job that Slurm still knows is sent.
+    """
+    from cvagent.cli.resend import resend_jobs
+
+    resend_jobs(env_file, job_ids)
+
+
+@main.command()
+@click.option("--since", required=True, metavar="T", help="2026-03-01, 2026-03-01T10:30, or 36h, 7d before now. UTC.")
+@click.option("--until", metavar="T", help="Likewise. Default: now, running jobs included.")
+@click.pass_obj
+def backfill(env_file: Path | None, since: str, until: str | None) -> None:
+    """Send every job that ended in a span of time, from Slurm's accounting. Safe to repeat."""
+    from cvagent.cli.resend import backfill_jobs
+
+    backfill_jobs(env_file, _moment(since, "--since"), _moment(until, "--until") if until else None)
+
+
+@main.group()
+def outbox() -> None:
+    """Look at what waits for CloudVision, and mend it.
+
+    Works on the store that CVAGENT_STORE_URL names; with the store in memory, `list` asks the running agent.
+    """
+
+
+@outbox.command("list")
+@click.option(
+    "--status", type=click.Choice(["pending", "set_aside", "accepted"]), help="Default: pending and set aside."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
+def outbox_list(env_file: Path | None, status: str | None, *, as_json: bool) -> None:
+    """List entries with their tries and the last error."""
+    from cvagent.cli.outbox import list_entries
+
+    list_entries(env_file, status, as_json=as_json)
+
+
+@outbox.command("retry")
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that wait or are set aside.")
+@click.pass_obj
+def outbox_retry(env_file: Path | None, keys: tuple[str, ...], *, everything: bool) -> None:
+    """Make entries due at once, those that were set aside too."""
+    from cvagent.cli.outbox import retry_entries
+
+    retry_entries(env_file, _which(keys, everything=everything))
+
+
+@outbox.command("drop")
+@click.argument("keys", metavar="[KEY]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All that wait or are set aside.")
+@click.pass_obj
+def outbox_drop(env_file: Path | None, keys: tuple[str, ...], *, everything: bool) -> None:
+    """Forget entries that wait or are set aside. A job that is still running is decided anew in the next round."""
+    from cvagent.cli.outbox import drop_entries
+
+    drop_entries(env_file, _which(keys, everything=everything))
+
+
+@main.command("stand-in")
+@click.option("--port", default=9411, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--tls", is_flag=True, help="HTTPS with a private CA of its own; prints where the CA file is.")
+@click.option("--fault", default="", metavar="SPEC", help="For example 503*20,hang*2,reset*3,429*5,lost*1.")
+@click.option("--token", default="stand-in-token", show_default=True, help="The token it asks for.")
+@click.option("--no-batch", is_flag=True, help="Answer 404 on the routes that write many.")
+@click.option("--no-reads", is_flag=True, help="Answer 404 on the routes that read.")
+def stand_in(*, port: int, tls: bool, fault: str, token: str, no_batch: bool, no_reads: bool) -> None:
+    """Run a strict stand-in for CloudVision on loopback, with a page that shows jobs as they change."""
+    from cvagent.standin import main as serve
+
+    try:
+        serve(port=port, tls=tls, faults=fault, token=token, batch=not no_batch, reads=not no_reads)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fault") from None
+
+
+@main.command()
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(2, 64), help="Nodes of the real Slurm.")
+@click.option("--recorded", is_flag=True, help="Replay a recorded cluster instead of starting a real Slurm.")
+@click.option("--for", "seconds", type=click.IntRange(min=1), help="End by itself after so many seconds.")
+def demo(*, nodes: int, recorded: bool, seconds: int | None) -> None:
+    """See it work: a real Slurm on this machine, a stand-in CloudVision, the agent, and a trickle of jobs.
+
+    Needs root and Debian's Slurm packages for the real Slurm (`make demo` installs them); replays a recorded
+    cluster otherwise, and says so. Ctrl-C stops and removes everything.
+    """
+    from cvagent.cli.demo import show_demo
+
+    raise SystemExit(show_demo(nodes=nodes, recorded=recorded, seconds=seconds))
+
+
+def _which(keys: tuple[str, ...], *, everything: bool) -> tuple[str, ...]:
+    if everything == bool(keys):
+        raise click.UsageError("name the keys, or give --all")
+    return keys
+
+
+def _moment(text: str, option: str) -> int:
+    """Epoch seconds of a UTC time, or of so many hours or days before now."""
+    now = dt.datetime.now(dt.timezone.utc)
+    if text[:-1].isdecimal() and text[-1] in "hd":
+        return int(now.timestamp()) - int(text[:-1]) * (3600 if text[-1] == "h" else 86_400)
+    try:
+        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        allowed = "is no time: 2026-03-01, 2026-03-01T10:30, 36h or 7d"
+        raise click.BadParameter(f"'{text}' {allowed}", param_hint=option) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp())

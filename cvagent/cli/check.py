@@ -1,0 +1,136 @@
+"""`cvagent check`: a line for each thing that must work, with the mend for what does not."""
+
+import email.utils
+import os
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from cvagent.app import flows_for, make_runner, open_outbox
+from cvagent.clients.cloudvision import CloudVision
+from cvagent.clients.runner import Runner
+from cvagent.clients.slurm import Slurm, SlurmConfig
+from cvagent.errors import CvagentError, SettingsError
+from cvagent.settings import Settings, load_settings
+from cvagent.settings.fields import IN_MEMORY
+
+_CLOCK_OFF_S = 30
+_TRIED = ("squeue", "sacct", "scontrol")
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        ok: None for what is only worth knowing.
+    """
+
+    ok: bool | None
+    what: str
+    text: str
+
+
+def check_all(env_file: Path | None) -> bool:
+    """Print a line a finding; whether nothing is wrong."""
+    good = True
+    for finding in _findings(env_file):
+        mark, colour = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("note", "yellow")}[finding.ok]
+        click.echo(f"{click.style(mark, fg=colour)}  {finding.what:<12} {finding.text}")
+        good = good and finding.ok is not False
+    return good
+
+
+def _findings(env_file: Path | None) -> Iterator[Finding]:
+    try:
+        settings, notes = load_settings(env_file)
+        flows = flows_for(settings.mode)
+    except SettingsError as error:
+        yield from (Finding(False, "settings", line) for line in str(error).splitlines())
+        return
+    yield Finding(True, "settings", f"mode {settings.mode}, flows: {', '.join(flow.name for flow in flows)}")
+    yield from (Finding(None, "settings", note) for note in notes)
+    yield from _slurm(settings)
+    yield _try("store", lambda: _store(settings))
+    yield from _cloudvision(settings)
+
+
+def _slurm(settings: Settings) -> Iterator[Finding]:
+    runner = make_runner(settings)
+    slurm = Slurm(runner, settings.slurm_timeout_s)
+    yield from (_try(command, partial(_version, runner, command, settings)) for command in _TRIED)
+    try:
+        config = slurm.config()
+    except CvagentError as error:
+        yield Finding(False, "slurmctld", f"{error}. Is slurmctld up, and may this user ask it?")
+        return
+    yield Finding(True, "slurmctld", f"answers; ClusterName {config.cluster}, Slurm {config.version}")
+    yield _cluster(settings, config)
+    yield _try("live jobs", lambda: f"{len(slurm.live_jobs())} in slurmctld, pending ones not counted")
+    yield from _accounting(settings, slurm, config)
+    if "jobs" in config.private_data and os.geteuid() != 0:
+        text = "PrivateData=jobs: this user sees only its own jobs; run as SlurmUser, or give it AdminLevel=Operator"
+        yield Finding(None, "rights", text)
+
+
+def _cluster(settings: Settings, config: SlurmConfig) -> Finding:
+    if settings.cluster and settings.cluster != config.cluster:
+        text = f"CVAGENT_CLUSTER is {settings.cluster}, Slurm's ClusterName is {config.cluster}: the first is used"
+        return Finding(None, "cluster", text)
+    return Finding(True, "cluster", config.cluster)
+
+
+def _accounting(settings: Settings, slurm: Slurm, config: SlurmConfig) -> Iterator[Finding]:
+    if config.accounting:
+        now = int(time.time())
+        yield _try("accounting", lambda: f"{len(slurm.ended_jobs(now - 600, now))} jobs ended in the last 10 minutes")
+        return
+    kept = f"ends are seen in slurmctld alone, for MinJobAge={config.min_job_age_s} s"
+    yield Finding(None, "accounting", f"this cluster keeps none: {kept}, and there is no look-back")
+    if config.min_job_age_s < 3 * settings.job_interval_s:
+        text = f"MinJobAge is under three rounds: set CVAGENT_JOB_INTERVAL_S to {config.min_job_age_s // 3} or less"
+        yield Finding(False, "accounting", text)
+
+
+def _store(settings: Settings) -> str:
+    outbox = open_outbox(settings, settings.cluster or "check")
+    outbox.close()
+    in_memory = settings.store_secret.value() == IN_MEMORY
+    return "in memory: a restart looks back in Slurm's accounting" if in_memory else "opens"
+
+
+def _cloudvision(settings: Settings) -> Iterator[Finding]:
+    client = CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
+    try:
+        ping = client.ping()
+    except CvagentError as error:
+        yield Finding(False, "CloudVision", str(error))
+        return
+    finally:
+        client.close()
+    tls = "TLS verified" if settings.cloudvision_url.startswith("https") else "no TLS, loopback"
+    yield Finding(True, "CloudVision", f"{settings.cloudvision_url} answers, token taken, {tls}")
+    yield _clock(ping.date)
+
+
+def _clock(date: str | None) -> Finding:
+    if date is None:
+        return Finding(None, "clock", "CloudVision sends no Date header to compare with")
+    off_s = time.time() - email.utils.parsedate_to_datetime(date).timestamp()
+    if abs(off_s) > _CLOCK_OFF_S:
+        return Finding(False, "clock", f"{off_s:+.0f} s off CloudVision's: start NTP (chrony) on this machine")
+    return Finding(True, "clock", "agrees with CloudVision's")
+
+
+def _try(what: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(True, what, ask())
+    except CvagentError as error:
+        return Finding(False, what, str(error))
+
+
+def _version(runner: Runner, command: str, settings: Settings) -> str:
+    return runner.run([command, "--version"], timeout_s=settings.slurm_timeout_s).decode(errors="replace").strip()

@@ -1,0 +1,81 @@
+"""What the running agent knows, as another process may see it: its store, or its pages when that is in memory."""
+
+import time
+
+import msgspec
+import requests
+
+from cvagent.api import decode_rows
+from cvagent.app import open_outbox
+from cvagent.errors import CvagentError
+from cvagent.model import Identity, Known
+from cvagent.ports import Row
+from cvagent.settings import Settings
+from cvagent.settings.fields import IN_MEMORY
+from cvagent.store.outbox import SqlOutbox
+
+_TIMEOUT_S = 5
+_ALL = 100_000
+
+
+class NoAgent(CvagentError):
+    """The store is in memory, and no agent answers where its pages should be."""
+
+
+class Pages:
+    """The part of `ports.Outbox` that a look needs, over the running agent's pages.
+
+    Raises:
+        NoAgent: Nobody answers, or not with what was asked for.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        listen = settings.http_listen
+        if listen is None:
+            raise NoAgent("the store is in memory and CVAGENT_HTTP_LISTEN is off: nothing can be seen from outside")
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - where to ask
+        self._url = f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+
+    def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
+        """Documents, newest change first."""
+        wanted = {"sink": sink, "limit": str(limit)} | ({"status": status} if status else {})
+        token = self._settings.http_secret
+        headers = {"Authorization": f"Bearer {token.value()}"} if token else {}
+        try:
+            answer = requests.get(f"{self._url}/documents", params=wanted, headers=headers, timeout=_TIMEOUT_S)
+            answer.raise_for_status()
+            return decode_rows(answer.content)
+        except requests.ConnectionError:
+            raise NoAgent(f"the store is in memory and no agent answers on {self._url}") from None
+        except (requests.RequestException, msgspec.MsgspecError) as error:
+            reason = str(error).splitlines()[0]
+            raise NoAgent(f"the store is in memory and no agent answers on {self._url}: {reason}") from None
+
+    def known(self, sink: str, since: int) -> dict[Identity, Known]:
+        """See `ports.Outbox`; how long something was absent is not told."""
+        documents = (row.document for row in self.rows(sink, limit=_ALL))
+        return {
+            document.identity: Known(document)
+            for document in documents
+            if document.ended_at is None or document.inferred or document.ended_at >= since
+        }
+
+    def checkpoint(self, _flow: str) -> int | None:
+        """An agent that answers has read up to now."""
+        return int(time.time())
+
+
+def seen_from_outside(settings: Settings, cluster: str) -> SqlOutbox | Pages:
+    """The store itself, or the pages of the agent that has it in memory."""
+    return Pages(settings) if settings.store_secret.value() == IN_MEMORY else open_outbox(settings, cluster)
+
+
+def durable_outbox(settings: Settings, cluster: str) -> SqlOutbox:
+    """The store, for commands that change it. Raises NoAgent when it is in another process's memory."""
+    if settings.store_secret.value() == IN_MEMORY:
+        raise NoAgent(
+            "the store is in the running agent's memory, which no other process can change: set CVAGENT_STORE_URL to "
+            "a file (sqlite:////var/lib/cvagent/store.db) or PostgreSQL, or restart the agent to begin anew"
+        )
+    return open_outbox(settings, cluster)

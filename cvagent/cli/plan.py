@@ -1,0 +1,118 @@
+"""`cvagent plan`: what a round would change, and why."""
+
+import json
+from pathlib import Path
+from threading import Event
+
+import click
+
+from cvagent.app import SystemClock, flows_for, make_board, make_rules, reach_cluster
+from cvagent.cli.known import NoAgent, seen_from_outside
+from cvagent.flows import Flow
+from cvagent.loops import Collector
+from cvagent.model import Change, JobConfig, Plan, utc
+from cvagent.ports import Surroundings
+from cvagent.settings import Settings, load_settings
+from cvagent.sources.slurm_jobs import SlurmJobs
+from cvagent.store.outbox import SqlOutbox
+
+_SHOWN = 200
+
+
+def show_plans(env_file: Path | None, name: str | None, *, as_json: bool, force: bool) -> None:
+    """Print the plan of one flow or of all. Raises SettingsError, SourceError or StoreError."""
+    settings, _ = load_settings(env_file)
+    flows = flows_for(settings.mode)
+    names = [flow.name for flow in flows]
+    if name is not None and name not in names:
+        raise click.BadParameter(f"'{name}' is no flow of mode {settings.mode}: {', '.join(names)}", param_hint="FLOW")
+    plans = {flow.name: _plan(settings, flow, force=force) for flow in flows if name in {None, flow.name}}
+    if as_json:
+        click.echo(json.dumps({flow: _as_json(plan) for flow, plan in plans.items()}, indent=2))
+        return
+    for flow, plan in plans.items():
+        _show(flow, plan)
+
+
+def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
+    cluster = reach_cluster(settings)
+    outbox = seen_from_outside(settings, cluster.name)
+    around = Surroundings(outbox, SystemClock(), make_board(settings, [flow]), lambda _name: None, Event())  # type: ignore[arg-type]
+    rules = make_rules(settings, cluster.name, force=force)
+    source = SlurmJobs(cluster.slurm)
+    try:
+        return Collector(flow, source, rules, settings.lookback_h * 3600, around).plan()
+    except NoAgent as error:
+        click.echo(f"note: {error}\nnote: compared with nothing: everything looks new", err=True)
+        empty = around._replace(outbox=SqlOutbox("sqlite://", cluster.name))
+        return Collector(flow, source, rules, settings.lookback_h * 3600, empty).plan()
+
+
+def _show(flow: str, plan: Plan) -> None:
+    if not plan.changes and not plan.refused:
+        click.echo(f"{flow}: nothing to do; {_count(plan.unchanged, 'document')} as they should be")
+    else:
+        click.echo(f"{flow}: {_count(len(plan.changes), 'change')}; {plan.unchanged} as they should be")
+    for change in plan.changes[:_SHOWN]:
+        click.echo(_line(change))
+    if len(plan.changes) > _SHOWN:
+        click.echo(f"  ... and {len(plan.changes) - _SHOWN} more (--json shows all)")
+    if plan.refusal:
+        click.secho(f"  withheld: {plan.refusal}", fg="red")
+    for change in plan.refused[:_SHOWN]:
+        click.secho(f"  ! {_line(change).strip()}", fg="red")
+    for problem in plan.problems:
+        click.secho(f"  note: {problem}", fg="yellow")
+
+
+def _line(change: Change) -> str:
+    before, after, _ = change
+    if before is None:
+        return click.style(f"  + {after.key:<20} {after.state.value:<10} {_details(after)}", fg="green")
+    was = before.state.value
+    told = was if before.state is after.state else f"{was} -> {after.state.value}"
+    return click.style(f"  ~ {after.key:<20} {told:<10} {_details(after)}", fg="yellow")
+
+
+def _details(job: JobConfig) -> str:
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{job.name}@{job.partition}")
+    span = f"from {utc(job.started_at)}" + (f" to {utc(job.ended_at)}" if job.ended_at else "")
+    return f"{name[:40]}  {job.nodes[:60]}  {span}" + ("  (end inferred)" if job.inferred else "")
+
+
+def _count(number: int, word: str) -> str:
+    """A number and its word.
+
+    >>> _count(1, "change"), _count(0, "change")
+    ('1 change', '0 changes')
+    """
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def _as_json(plan: Plan) -> dict[str, object]:
+    return {
+        "changes": [_change_as_json(change) for change in plan.changes],
+        "withheld": [_change_as_json(change) for change in plan.refused],
+        "refusal": plan.refusal,
+        "unchanged": plan.unchanged,
+        "problems": list(plan.problems),
+    }
+
+
+def _change_as_json(change: Change) -> dict[str, object]:
+    return {
+        "key": change.after.key,
+        "why": change.why,
+        "before": _fields(change.before),
+        "after": _fields(change.after),
+    }
+
+
+def _fields(job: JobConfig | None) -> dict[str, object] | None:
+    if job is None:
+        return None
+    times = {
+        name: utc(at) if (at := getattr(job, name)) else None for name in ("submitted_at", "started_at", "ended_at")
+    }
+    fields = {name: getattr(job, name) for name in job.__struct_fields__}
+    return fields | times | {"state": job.state.value}
