@@ -2,12 +2,12 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
+from importlib import import_module
 from threading import RLock
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Executable, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from cvagent.errors import StoreError
@@ -52,8 +52,10 @@ class SqlOutbox:
     def __init__(self, url: str, cluster: str) -> None:
         self._engine = open_engine(url)
         self._cluster = cluster
-        # SQLite has one writer, and in memory one connection.
-        self._lock = RLock() if self._engine.dialect.name == "sqlite" else nullcontext()
+        # SQLite has one writer, and in memory one connection; on PostgreSQL a round and a delivery that touch the
+        # same rows in another order would block each other. Rows are written in the order of their keys for the
+        # sake of other processes.
+        self._lock = RLock()
         self._upsert = _upsert(self._engine.dialect.name)
 
     def close(self) -> None:
@@ -79,10 +81,11 @@ class SqlOutbox:
 
     def record(self, flow: str, sinks: Sequence[str], plan: Plan, now: float, checkpoint: int | None) -> None:
         """See `ports.Outbox`."""
+        changes = sorted(plan.changes, key=lambda change: change.after.key)
         with self._transaction() as connection:
             for sink in sinks:
-                if plan.changes:
-                    connection.execute(self._upsert, [self._row(sink, change, now) for change in plan.changes])
+                if changes:
+                    connection.execute(self._upsert, [self._row(sink, change, now) for change in changes])
                 if plan.absences:
                     connection.execute(_note_absence, [self._absence(sink, *item) for item in plan.absences.items()])
             if checkpoint is not None:
@@ -103,7 +106,8 @@ class SqlOutbox:
 
     def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
         """See `ports.Outbox`."""
-        rows = [self._outcome(sink, entry, outcome, retry_at, now) for entry, outcome, retry_at in outcomes]
+        ordered = sorted(outcomes, key=lambda answered: answered[0].key)
+        rows = [self._outcome(sink, entry, outcome, retry_at, now) for entry, outcome, retry_at in ordered]
         if rows:
             with self._transaction() as connection:
                 connection.execute(_note_outcome, rows)
@@ -245,7 +249,8 @@ def _watched_until(document: JobConfig) -> int:
 
 def _upsert(dialect: str) -> Executable:
     """Insert, or replace what differs. Equal bytes leave the row, its back-off and its status alone."""
-    statement = (postgresql if dialect == "postgresql" else sqlite).insert(documents)
+    # The other dialect is not imported: that takes longer than all the rest of this package.
+    statement = import_module(f"sqlalchemy.dialects.{dialect}").insert(documents)
     fresh = {name: statement.excluded[name] for name in ("version", "body", "watched_until", "status", "changed_at")}
     upsert: Executable = statement.on_conflict_do_update(
         index_elements=["cluster", "sink", "key"],

@@ -18,11 +18,13 @@ from sqlalchemy import (
     literal_column,
 )
 from sqlalchemy import event as sql_event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from cvagent.errors import StoreError
+
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
 
 metadata = MetaData()
 
@@ -85,21 +87,37 @@ def open_engine(url: str) -> Engine:
     Raises:
         StoreError: The database cannot be opened; the text names it without its password.
     """
+    parsed = _parsed(url)
     try:
-        parsed = make_url(url)
-        if parsed.drivername == "postgresql":
-            parsed = parsed.set(drivername="postgresql+psycopg")
-        if parsed.get_backend_name() == "sqlite" and not parsed.database:
-            engine = create_engine(parsed, poolclass=StaticPool, connect_args={"check_same_thread": False})
-        else:
-            engine = create_engine(parsed, pool_pre_ping=True)
-        if engine.dialect.name == "sqlite":
-            sql_event.listen(engine, "connect", _tune_sqlite)
+        engine = _engine(parsed)
         metadata.create_all(engine)
-    except (ArgumentError, SQLAlchemyError, OSError) as error:
-        shown = make_url(url).render_as_string(hide_password=True) if "://" in url else "the database"
+    except (SQLAlchemyError, OSError) as error:
+        # A password may also stand in the query.
+        shown = parsed.set(query={}).render_as_string(hide_password=True)
         reason = str(getattr(error, "orig", error)).splitlines()[0]
         raise StoreError(f"cannot open {shown}: {reason} (CVAGENT_STORE_URL)") from None
+    return engine
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+        return parsed.set(drivername=_DRIVERS[parsed.get_backend_name()])
+    except (ArgumentError, ValueError, KeyError):
+        raise StoreError(
+            "CVAGENT_STORE_URL is none of sqlite://, sqlite:///file and postgresql://user:password@host/database"
+        ) from None
+
+
+def _engine(url: URL) -> Engine:
+    if url.drivername != "sqlite":
+        return create_engine(url, pool_pre_ping=True)
+    if url.database in {None, "", ":memory:"}:
+        # Each connection would be a database of its own.
+        engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        engine = create_engine(url)
+    sql_event.listen(engine, "connect", _tune_sqlite)
     return engine
 
 

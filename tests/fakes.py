@@ -1,0 +1,262 @@
+"""Our own fakes, one per port. The outbox has none: the real one runs in memory.
+
+`FakeSlurm` stands behind the runner, so that commands and parsing stay the real ones.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from threading import Event, Lock
+from typing import NamedTuple
+
+from cvagent.errors import CommandFailed, CvagentError
+from cvagent.model import Accepted, Deferred, Entry, Identity, JobConfig, Known, Observation, Outcome, Plan, Run, State
+from cvagent.ports import Ask
+
+_YEAR_S = 365 * 86_400
+
+
+class FakeClock:
+    """A `ports.Clock` that goes only when told to."""
+
+    def __init__(self, now: float = 1_000_000_000.0) -> None:
+        self.at = now
+
+    def now(self) -> float:
+        return self.at
+
+    def forward(self, seconds: float) -> None:
+        self.at += seconds
+
+
+class FakeSource:
+    """A `ports.Source` that answers what it was given: observations, or errors to raise. The last one stays."""
+
+    def __init__(self, *answers: Observation | CvagentError) -> None:
+        self.answers = list(answers)
+        self.asked: list[Ask] = []
+
+    def observe(self, ask: Ask) -> Observation:
+        self.asked.append(ask)
+        answer = self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        if isinstance(answer, CvagentError):
+            raise answer
+        return answer
+
+
+class FakeSink:
+    """A `ports.Sink` that keeps documents by key, as CloudVision's Set does.
+
+    Attributes:
+        held: What stands there.
+        history: Every document that was taken, in order.
+        down: While set, every entry gets this outcome and nothing is taken.
+        outcomes: By key, what the next deliveries say; what is not named is accepted.
+        lost: Keys that are taken once, while the answer is lost on the way.
+    """
+
+    def __init__(self, name: str = "cloudvision_jobs") -> None:
+        self.name = name
+        self.held: dict[str, JobConfig] = {}
+        self.history: list[JobConfig] = []
+        self.calls: list[list[str]] = []
+        self.down: Deferred | None = None
+        self.outcomes: dict[str, list[Outcome]] = {}
+        self.lost: set[str] = set()
+
+    def deliver(self, entries: Sequence[Entry], stop: Event) -> Iterator[tuple[Entry, Outcome]]:
+        self.calls.append([entry.key for entry in entries])
+        for entry in entries:
+            if stop.is_set():
+                return
+            yield entry, self._answer(entry)
+
+    def _answer(self, entry: Entry) -> Outcome:
+        if self.down:
+            return self.down
+        if planned := self.outcomes.get(entry.key):
+            outcome = planned.pop(0)
+            if not isinstance(outcome, Accepted):
+                return outcome
+        self.held[entry.key] = entry.document
+        self.history.append(entry.document)
+        if entry.key in self.lost:
+            self.lost.discard(entry.key)
+            return Deferred("no answer")
+        return Accepted()
+
+
+class FakeObserver:
+    """A `ports.Observer` that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.rounds: list[Plan] = []
+        self.skipped: list[Exception] = []
+        self.outcomes: list[Outcome] = []
+        self.pauses: list[tuple[str, float]] = []
+
+    def round_done(self, flow: str, seconds: float, plan: Plan, at: float) -> None:  # noqa: ARG002
+        self.rounds.append(plan)
+
+    def round_skipped(self, flow: str, error: Exception, at: float) -> None:  # noqa: ARG002
+        self.skipped.append(error)
+
+    def delivered(self, sink: str, outcome: Outcome, at: float) -> None:  # noqa: ARG002
+        self.outcomes.append(outcome)
+
+    def paused(self, sink: str, reason: str, until: float, at: float) -> None:  # noqa: ARG002
+        self.pauses.append((reason, until))
+
+
+class Record(NamedTuple):
+    """A job as squeue or sacct would print it; times are epoch seconds."""
+
+    job_id: int
+    state: str
+    submitted_at: int
+    started_at: int | None = None
+    ended_at: int | None = None
+    nodes: str = ""
+    name: str = "train"
+    partition: str = "batch"
+    restarts: int = 0
+
+
+class FakeSlurm:
+    """A `clients.runner.Runner` that answers squeue, sacct and scontrol in the form they were asked for.
+
+    Attributes:
+        live: What slurmctld holds, pending jobs too.
+        accounted: What slurmdbd holds.
+        broken: By program, the reason it fails with, or the bytes it prints instead of an answer.
+        commands: Every command that was run.
+    """
+
+    def __init__(self, live: Iterable[Record] = (), accounted: Iterable[Record] = (), *, accounting: bool = True):
+        self.live = list(live)
+        self.accounted = list(accounted)
+        self.accounting = accounting
+        self.broken: dict[str, str | bytes] = {}
+        self.commands: list[list[str]] = []
+        self._lock = Lock()
+
+    def run(self, command: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> bytes:  # noqa: ARG002
+        with self._lock:
+            self.commands.append(list(command))
+        broken = self.broken.get(command[0])
+        if isinstance(broken, bytes):
+            return broken
+        if broken:
+            raise CommandFailed(command[0], broken, 1)
+        return {"scontrol": self._scontrol, "squeue": self._squeue, "sacct": self._sacct}[command[0]](command)
+
+    def stop(self) -> None: ...
+
+    def asked(self, program: str) -> list[list[str]]:
+        return [command for command in self.commands if command[0] == program]
+
+    def _scontrol(self, command: Sequence[str]) -> bytes:
+        assert command == ["scontrol", "show", "config"]
+        storage = "slurmdbd" if self.accounting else "none"
+        lines = {
+            "AccountingStorageType": f"accounting_storage/{storage}",
+            "ClusterName": "lab",
+            "MinJobAge": "300 sec",
+            "PrivateData": "none",
+            "SLURM_VERSION": "22.05.8",
+        }
+        text = "Configuration data as of 2026-03-01T10:30:00\n"
+        return (text + "".join(f"{name:<24}= {value}\n" for name, value in lines.items())).encode()
+
+    def _squeue(self, command: Sequence[str]) -> bytes:
+        states = _option(command, "-t").split(",")
+        columns = [column.partition(":")[::2] for column in _option(command, "-O").split(",")]
+        return b"".join(
+            b"".join(_printed(_SQUEUE[name](job)) + suffix.encode() for name, suffix in columns) + b"\n"
+            for job in self.live
+            if job.state in states
+        )
+
+    def _sacct(self, command: Sequence[str]) -> bytes:
+        if not self.accounting:
+            raise CommandFailed("sacct", "Slurm accounting storage is disabled", 1)
+        mark = next(word for word in command if word.startswith("--delimiter=")).partition("=")[2].encode()
+        columns = _option(command, "-o").split(",")
+        return b"".join(
+            b"".join(_printed(_SACCT[name](job)) + mark for name in columns) + b"\n"
+            for job in self.accounted
+            if _is_asked(job, command)
+        )
+
+
+def _option(command: Sequence[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+def _is_asked(job: Record, command: Sequence[str]) -> bool:
+    since = int(_option(command, "-S").removeprefix("uts"))
+    if "-j" in command:
+        return str(job.job_id) in _option(command, "-j").split(",")
+    until = int(_option(command, "-E").removeprefix("uts"))
+    if "-s" not in command:
+        return job.submitted_at <= until and (job.ended_at is None or job.ended_at >= since)
+    ended = job.ended_at is not None and since <= job.ended_at <= until
+    return ended and job.state.partition(" ")[0] in _option(command, "-s").split(",")
+
+
+def _printed(text: object) -> bytes:
+    return str(text).encode(errors="surrogateescape")
+
+
+# squeue calls the limit of a running job its end.
+_SQUEUE = {
+    "JobID": lambda job: job.job_id,
+    "State": lambda job: job.state,
+    "SubmitTime": lambda job: job.submitted_at,
+    "StartTime": lambda job: job.started_at or "N/A",
+    "EndTime": lambda job: job.ended_at or (job.started_at + _YEAR_S if job.started_at else "N/A"),
+    "RestartCnt": lambda job: job.restarts,
+    "Partition": lambda job: job.partition,
+    "NodeList": lambda job: job.nodes,
+    "Name": lambda job: job.name,
+}
+_SACCT = {
+    "JobIDRaw": lambda job: job.job_id,
+    "State": lambda job: job.state,
+    "Submit": lambda job: job.submitted_at,
+    "Start": lambda job: job.started_at or "Unknown",
+    "End": lambda job: job.ended_at or "Unknown",
+    "Partition": lambda job: job.partition,
+    "NodeList": lambda job: job.nodes or "None assigned",
+    "JobName": lambda job: job.name,
+}
+
+
+def a_document(key: str = "1@lab", **changes: object) -> JobConfig:
+    """A running job, as a sink would be told."""
+    job_id = int(key.partition("@")[0].partition(".")[0])
+    fields = {
+        "key": key,
+        "job_id": job_id,
+        "submitted_at": 100,
+        "state": State.RUNNING,
+        "started_at": 110,
+        "ended_at": None,
+        "name": "train",
+        "partition": "batch",
+        "nodes": "node[1-2]",
+    }
+    return JobConfig(**(fields | changes))  # type: ignore[arg-type]
+
+
+def an_observation(at: int, live: Iterable[Run] = (), accounted: Iterable[Run] = (), **fields: object) -> Observation:
+    """What Slurm said; each accounted run counts as earlier for the others of its job."""
+    told = {run.identity: run for run in accounted}
+    earlier: dict[int, frozenset[int]] = {}
+    for job_id, submitted_at in told:
+        earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
+    given = {"since": 0, "accounting": True, "earlier": earlier} | fields
+    return Observation(at=at, live={run.identity: run for run in live}, accounted=told, **given)  # type: ignore[arg-type]
+
+
+def known_of(*documents: JobConfig) -> dict[Identity, Known]:
+    """What the store would hold of them."""
+    return {document.identity: Known(document) for document in documents}
