@@ -1,0 +1,229 @@
+"""Runs Slurm's commands in the container that holds slurmctld, by the Docker engine's exec."""
+
+import importlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import PurePath
+from typing import Any
+
+import requests
+import urllib3
+
+from cvagent.clients.runner import MAX_STDOUT, STOPPED, SYSTEM_PATH, Output, Watch, in_folder, slurm_environment
+from cvagent.errors import CommandFailed
+
+# What the engine may take on top of the command's own limit, in seconds.
+_GRACE_S = 5.0
+_KILL_AFTER_S = 1
+_HEADER = 8
+_CHUNK = 1024 * 1024
+_STDOUT = 1
+_STREAMS = frozenset({1, 2, 3})
+
+_TIMED_OUT, _NOT_RUN, _NOT_FOUND, _KILLED = 124, 126, 127, 137
+
+
+class DockerRunner:
+    """Runs commands by `docker exec`, under `timeout` inside the container; see Runner.
+
+    A command that has to be given up (the agent stops, the engine hangs) ends in the container by its own limit.
+
+    Args:
+        container: Name or id.
+        bin_dir: Folder of Slurm's commands inside the container; None leaves it to the container's PATH.
+        slurm_conf: Path of slurm.conf inside the container; None leaves it to the container.
+        client: Makes a `docker.APIClient` with that HTTP timeout in seconds; None takes the engine that DOCKER_HOST
+            names, or the local socket.
+        max_stdout: Bytes.
+    """
+
+    def __init__(
+        self,
+        container: str,
+        bin_dir: PurePath | None = None,
+        slurm_conf: PurePath | None = None,
+        client: Callable[[float], Any] | None = None,
+        *,
+        max_stdout: int = MAX_STDOUT,
+    ) -> None:
+        self._container = container
+        self._bin_dir = bin_dir
+        self._environment = slurm_environment(bin_dir, slurm_conf, SYSTEM_PATH)
+        self._max_stdout = max_stdout
+        self._sdk = importlib.import_module("docker")
+        self._connect = client or self._local_engine
+        self._engines: dict[float, Any] = {}
+        self._connecting = threading.Lock()
+        self._stopped = threading.Event()
+        self._open: set[requests.Response] = set()
+        self._opening = threading.Lock()
+
+    def run(self, command: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> bytes:
+        """See Runner."""
+        watch = Watch(PurePath(command[0]).name, timeout_s, self._stopped)
+        output = Output(watch.name, self._max_stdout)
+        with self._readable(watch, timeout_s):
+            exit_code = self._exec(command, watch, output, timeout_s, env or {})
+        if exit_code in {_TIMED_OUT, _KILLED} and watch.spent():
+            raise watch.too_late()
+        if exit_code in {_NOT_RUN, _NOT_FOUND, _KILLED}:
+            raise CommandFailed(watch.name, self._unusual(exit_code, watch.name, output), exit_code)
+        return output.result(exit_code)
+
+    def stop(self) -> None:
+        """See Runner."""
+        with self._opening:
+            self._stopped.set()
+            for response in self._open:
+                with suppress(OSError, ValueError, RuntimeError):
+                    response.raw.shutdown()
+        with self._connecting:
+            for engine in self._engines.values():
+                engine.close()
+
+    def _exec(
+        self, command: Sequence[str], watch: Watch, output: Output, timeout_s: float, env: Mapping[str, str]
+    ) -> int:
+        engine = self._engine(timeout_s + _GRACE_S)
+        arguments = ["timeout", "-k", str(_KILL_AFTER_S), _seconds(timeout_s)]
+        arguments += [in_folder(self._bin_dir, command[0]), *command[1:]]
+        exec_id = engine.exec_create(self._container, arguments, environment=self._environment | dict(env))["Id"]
+        with self._stream(engine, exec_id, watch) as raw:
+            for kind, chunk in _frames(raw, watch):
+                (output.out if kind == _STDOUT else output.err)(chunk)
+        watch.check()
+        return self._exit_code(engine, exec_id, watch)
+
+    @contextmanager
+    def _stream(self, engine: Any, exec_id: str, watch: Watch) -> Iterator[Any]:
+        """Start the exec and yield its output.
+
+        Not by the SDK's exec_start: that waits without a limit, and loses what arrives together with the headers.
+        """
+        url = f"{engine.base_url}/v{engine.api_version}/exec/{exec_id}/start"
+        with engine.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=engine.timeout) as response:
+            response.raise_for_status()
+            with self._opening:
+                watch.check()
+                self._open.add(response)
+            try:
+                yield response.raw
+            finally:
+                with self._opening:
+                    self._open.discard(response)
+
+    def _exit_code(self, engine: Any, exec_id: str, watch: Watch) -> int:
+        """The engine may need a moment between the end of the output and the exit code."""
+        while (exit_code := engine.exec_inspect(exec_id)["ExitCode"]) is None:
+            self._stopped.wait(watch.glance() / 10)
+        return int(exit_code)
+
+    def _engine(self, http_timeout_s: float) -> Any:
+        """One client for each limit: the SDK keeps its timeout in the client."""
+        with self._connecting:
+            if http_timeout_s not in self._engines:
+                self._engines[http_timeout_s] = self._connect(http_timeout_s)
+            return self._engines[http_timeout_s]
+
+    def _local_engine(self, http_timeout_s: float) -> Any:
+        return self._sdk.APIClient(**self._sdk.utils.kwargs_from_env(), timeout=http_timeout_s, version="auto")
+
+    def _forget_engine(self, http_timeout_s: float) -> None:
+        with self._connecting:
+            engine = self._engines.pop(http_timeout_s, None)
+        if engine is not None:
+            engine.close()
+
+    @contextmanager
+    def _readable(self, watch: Watch, timeout_s: float) -> Iterator[None]:
+        """Turn what the SDK raises into CommandFailed; after a transport error the client is made anew on next use."""
+        try:
+            yield
+        except requests.HTTPError as error:
+            raise CommandFailed(watch.name, self._refusal(error)) from None
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            self._forget_engine(timeout_s + _GRACE_S)
+            raise CommandFailed(watch.name, STOPPED if self._stopped.is_set() else _no_engine(error)) from None
+        except self._sdk.errors.DockerException as error:
+            raise CommandFailed(watch.name, _no_engine(error)) from None
+        except KeyError as error:
+            raise CommandFailed(watch.name, f"the Docker engine's answer holds no {error}") from None
+
+    def _refusal(self, error: requests.HTTPError) -> str:
+        words = " ".join(str(getattr(error, "explanation", None) or error).split())[:300]
+        status = error.response.status_code
+        if status == requests.codes.not_found and "exec" not in words.lower():
+            return f"there is no container {self._container}: check its name with `docker ps -a`"
+        if status == requests.codes.conflict:
+            return f"the container {self._container} is stopped or paused: start it ({words})"
+        return f"the Docker engine refused ({status}): {words}"
+
+    def _unusual(self, exit_code: int, name: str, output: Output) -> str:
+        """The reason for the exit codes that the engine and `timeout` use themselves.
+
+        The engine says on stdout why it could not start a command.
+        """
+        said = f"{output.stdout()[:2000].decode(errors='replace')} {output.reason()}".lower()
+        if 'exec: "timeout"' in said:
+            return f"the container {self._container} has no `timeout` command (coreutils), without which nothing is run"
+        if "permission denied" in said:
+            return f"may not be run in the container {self._container}: check its rights"
+        if "not found" in said or "no such file" in said:
+            where = f"in {self._bin_dir} of the container" if self._bin_dir else "in the container"
+            return f"not found {where} {self._container}: set CVAGENT_SLURM_BIN_DIR to the folder that holds {name}"
+        if exit_code == _KILLED:
+            return f"was killed: the container {self._container} was stopped, or out of memory"
+        return output.reason() or f"exit code {exit_code}, no message"
+
+
+def _frames(raw: Any, watch: Watch) -> Iterator[tuple[int, bytes]]:
+    """(stream, piece) of a multiplexed answer: a header of 1 byte stream, 3 bytes 0, 4 bytes length, then the piece."""
+    while header := _exactly(raw, _HEADER, watch):
+        if header[0] not in _STREAMS or header[1:4] != b"\0\0\0":
+            raise CommandFailed(watch.name, "the Docker engine's answer is not in the form of an exec")
+        left = int.from_bytes(header[4:], "big")
+        while left:
+            chunk = _exactly(raw, min(left, _CHUNK), watch)
+            if not chunk:
+                raise _broke_off(watch)
+            left -= len(chunk)
+            yield header[0], chunk
+
+
+def _exactly(raw: Any, size: int, watch: Watch) -> bytes:
+    """So many bytes, or none at the end of the stream."""
+    try:
+        chunk: bytes = raw.read(size)
+    except urllib3.exceptions.ReadTimeoutError:
+        raise watch.too_late() from None
+    watch.check()
+    if watch.spent(_GRACE_S):
+        raise watch.too_late()
+    if chunk and len(chunk) < size:
+        raise _broke_off(watch)
+    return chunk
+
+
+def _broke_off(watch: Watch) -> CommandFailed:
+    return CommandFailed(watch.name, "the Docker engine's answer broke off")
+
+
+def _no_engine(error: Exception) -> str:
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    text = " ".join(str(error).split())
+    if "Permission denied" in text:
+        return f"the agent may not use the Docker engine at {host}: give its user the group of the socket"
+    if isinstance(error, requests.Timeout) or "timed out" in text.lower():
+        return f"the Docker engine at {host} does not answer"
+    return f"no Docker engine at {host}: is it running, and is its socket mounted? ({text[-120:]})"
+
+
+def _seconds(limit_s: float) -> str:
+    """As `timeout` reads it; busybox knows whole numbers only.
+
+    >>> _seconds(30.0), _seconds(0.5)
+    ('30', '0.5')
+    """
+    return f"{limit_s:.3f}".rstrip("0").rstrip(".")
