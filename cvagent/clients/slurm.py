@@ -66,16 +66,18 @@ class Slurm:
     def config(self) -> SlurmConfig:
         """Ask slurmctld for its configuration."""
         text = self._ask(["scontrol", "show", "config"])
-        values = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in text.splitlines())}
-        if not values.get("ClusterName"):
-            raise Unreadable("scontrol show config names no ClusterName")
-        return SlurmConfig(
-            cluster=values["ClusterName"],
-            version=values.get("SLURM_VERSION", "unknown"),
-            accounting=values.get("AccountingStorageType", "").endswith("slurmdbd"),
-            min_job_age_s=int(values.get("MinJobAge", "300").split()[0]),
-            private_data=tuple(values.get("PrivateData", "none").split(",")),
-        )
+        pairs = (line.partition("=") for line in text.splitlines())
+        values = {name.strip(): value.strip() for name, _, value in pairs if value.strip()}
+        try:
+            return SlurmConfig(
+                cluster=values["ClusterName"],
+                version=values.get("SLURM_VERSION", "unknown"),
+                accounting=values["AccountingStorageType"].endswith("slurmdbd"),
+                min_job_age_s=_number(values["MinJobAge"].removesuffix(" sec")),
+                private_data=tuple(values.get("PrivateData", "none").split(",")),
+            )
+        except (KeyError, ValueError) as error:
+            raise Unreadable(f"scontrol show config printed no configuration: {error}") from None
 
     def live_jobs(self) -> list[Run]:
         """All jobs that slurmctld holds, pending ones left out: running, and ended within MinJobAge. One RPC."""
@@ -127,7 +129,7 @@ def _records(text: str, end: str) -> list[str]:
 def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
     """Split sacct's rows: each of `width` fields ends with the mark, each row with a newline more."""
     fields = text.split(mark)
-    if fields.pop().strip("\n"):
+    if fields.pop() != ("\n" if fields else ""):
         raise Unreadable("sacct printed half a record at the end of its answer")
     if len(fields) % width:
         raise Unreadable(f"sacct printed {len(fields)} fields, which is no multiple of the {width} asked for")
@@ -144,9 +146,9 @@ def _live(record: str) -> Run:
         raise Unreadable(f"squeue printed a record of {len(fields)} fields where {len(_LIVE_FIELDS)} were asked for")
     job_id, word, submitted, started, ended, restarts, partition, nodes, name = fields
     try:
-        identity = Identity(int(job_id), int(submitted))
+        identity = Identity(_number(job_id), _number(submitted))
         end = _epoch(ended) if word in OVER else None
-        return Run(identity, word, _epoch(started), end, partition, nodes, name, int(restarts))
+        return Run(identity, word, _epoch(started), end, partition, nodes, name, _number(restarts))
     except ValueError as error:
         raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
 
@@ -156,11 +158,18 @@ def _ended(fields: list[str]) -> Run:
     word = state.partition(" ")[0].rstrip("+")
     nodes = "" if hosts == "None assigned" else hosts
     try:
-        identity = Identity(int(job_id), int(submitted))
+        identity = Identity(_number(job_id), _number(submitted))
         end = _epoch(ended) if word in OVER else None
         return Run(identity, word, _epoch(started), end, partition, nodes, name)
     except ValueError as error:
         raise Unreadable(f"sacct printed a job that cannot be read: {error}") from None
+
+
+def _number(text: str) -> int:
+    """Digits alone: Python would also read the task `16_4` as a number."""
+    if text.isascii() and text.isdigit():
+        return int(text)
+    raise ValueError(f"'{text[:40]}' is no number")
 
 
 def _epoch(text: str) -> int | None:
@@ -169,11 +178,7 @@ def _epoch(text: str) -> int | None:
     >>> _epoch("1772361000"), _epoch("Unknown"), _epoch("N/A")
     (1772361000, None, None)
     """
-    if text.isdecimal():
-        return int(text) or None
-    if text in {"Unknown", "N/A", "None", ""}:
-        return None
-    raise ValueError(f"'{text[:40]}' is no time in epoch seconds")
+    return None if text in {"Unknown", "N/A", "None", ""} else _number(text) or None
 
 
 def _id_lists(job_ids: Sequence[int]) -> Iterator[str]:
