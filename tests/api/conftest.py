@@ -1,3 +1,5 @@
+import threading
+
 import msgspec
 import pytest
 
@@ -113,3 +115,25 @@ class BrokenOutbox:
 def broken(lab):
     lab.outbox.close()
     return BrokenOutbox()
+
+
+class HangingOutbox:
+    """A store that answers only when the test lets it."""
+
+    def __init__(self):
+        self.asked = threading.Event()
+        self.release = threading.Event()
+
+    def waiting(self, _sink, _now):
+        self.asked.set()
+        self.release.wait(30)
+        raise StoreError("too late")
+
+    def close(self):
+        self.release.set()
+
+
+@pytest.fixture
+def hanging(lab):
+    lab.outbox.close()
+    return HangingOutbox()

@@ -1,4 +1,6 @@
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
@@ -150,3 +152,18 @@ def test_stopped_server_gives_the_port_back_and_cuts_idle_connections(lab):
 
 def test_server_that_never_started_can_be_stopped():
     HttpServer(lambda *_: None, Listen("127.0.0.1", 0)).stop()
+
+
+def test_store_that_hangs_does_not_hold_up_the_stop(lab, hanging):
+    lab.outbox = hanging
+    server = lab.serve()
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(ask, server, "/readyz")
+        assert hanging.asked.wait(5)
+        assert ask(server, "/healthz").status_code == 200
+        began = time.monotonic()
+        server.stop()
+        took_s = time.monotonic() - began
+        hanging.release.set()
+        assert took_s < 4
+        assert answer.exception() or answer.result().status_code >= 500

@@ -39,7 +39,7 @@ def test_page_says_who_it_is_and_what_is_wrong(lab):
     assert "CloudVision cvp.example.org" in text
     assert "mode both" in text
     assert "Not ready. jobs: no round has succeeded yet" in text
-    assert "No jobs yet: the first round is not over." in text
+    assert "No jobs yet: the first round has not succeeded yet." in text
     assert "None since the agent began." in text
 
 

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -203,3 +205,14 @@ def test_names_nobody_announced_are_logged_and_harm_nothing(lab, caplog, name):
     lab.board.paused(f"no-{name}", "x", 1.0, 0.0)
     assert (readyz(server), set(scraped(server))) == before
     assert len(caplog.records) == 4
+
+
+def test_board_hears_many_threads_at_once(lab):
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(8):
+            threads.submit(
+                lambda: [lab.board.round_skipped("jobs", SourceError("squeue: no answer"), 1.0) for _ in range(200)]
+            )
+        threads.submit(lambda: [(lab.board.flows(), lab.board.errors()) for _ in range(200)])
+    assert [error.times for error in lab.board.errors()] == [1600]
+    assert scraped(lab.serve())["cvagent_rounds_total", "jobs", "skipped"] == 1600
