@@ -3,7 +3,8 @@ import threading
 import msgspec
 import pytest
 
-from cvagent.api import Board, HttpServer, make_app
+from cvagent.api.observer import Board
+from cvagent.api.server import HttpServer, make_app
 from cvagent.errors import StoreError
 from cvagent.model import Change, JobConfig, Plan, State
 from cvagent.settings import Settings

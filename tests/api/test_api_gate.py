@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from cvagent.api import HttpServer, make_app
+from cvagent.api.server import HttpServer, make_app
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.settings import Listen, Settings
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import requests
 
-from cvagent.api import decode_rows
+from cvagent.api.documents import decode_rows
 from cvagent.errors import SourceError
 from cvagent.model import Accepted, Change, Deferred, Plan, Refused, State
 
