@@ -27,6 +27,8 @@ from cvagent.model import (
 
 # With this many open runs or fewer the share guard is silent.
 _FEW = 10
+# A restarted run waits for so many seconds to be told until accounting knows the runs before it.
+_PATIENCE_S = 600
 
 
 class JobRules(Struct, frozen=True):
@@ -52,7 +54,7 @@ class JobRules(Struct, frozen=True):
 def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: JobRules) -> Plan:
     """Compare what Slurm says with what is known, and say what must change."""
     changes = _Changes(observed, known, rules)
-    for run in _runs(observed):
+    for run in _runs(observed, known):
         changes.follow(run)
     open_items = [item for item in known.values() if item.document.ended_at is None]
     lost = [item for item in open_items if _is_lost(item.document.identity, observed)]
@@ -100,6 +102,8 @@ class _Changes:
     def _begin(self, run: Run) -> None:
         if run.started_at is None or not run.nodes or run.word == "COMPLETING" or not self._is_wanted(run):
             return
+        if self._is_early(run, run.started_at):
+            return
         document = JobConfig(
             key=self._key(run),
             job_id=run.identity.job_id,
@@ -118,15 +122,25 @@ class _Changes:
         rules = self._rules
         return bool(rules.name_filter.search(run.name) and rules.partition_filter.search(run.partition))
 
+    def _is_early(self, run: Run, started_at: int) -> bool:
+        """Whether the runs that number this one are yet to be told: accounting is late, but keeps the order."""
+        if not self._observed.accounting or not run.restarts or self._older(run) >= run.restarts:
+            return False
+        told = run.identity.submitted_at in self._observed.earlier.get(run.identity.job_id, ())
+        return not told and self._observed.at - started_at < _PATIENCE_S
+
     def _key(self, run: Run) -> str:
         """The first run has a bare key; the run after the n-th restart has `.n`."""
-        job_id, submitted_at = run.identity
-        nth = sum(other < submitted_at for other in self._submissions(job_id))
+        nth = self._older(run)
         if not self._observed.accounting:
             nth = max(nth, run.restarts or 0)
-        while (key := job_key(job_id, nth, self._rules.cluster)) in self._keys:
+        while (key := job_key(run.identity.job_id, nth, self._rules.cluster)) in self._keys:
             nth += 1
         return key
+
+    def _older(self, run: Run) -> int:
+        """How many runs of the same job came before this one."""
+        return sum(other < run.identity.submitted_at for other in self._submissions(run.identity.job_id))
 
     def _submissions(self, job_id: int) -> set[int]:
         """Submit times of all runs of a job that anybody knows of."""
@@ -153,31 +167,33 @@ def job_key(job_id: int, restarts: int, cluster: str) -> str:
     return f"{job_id}.{restarts}@{cluster}" if restarts else f"{job_id}@{cluster}"
 
 
-def _runs(observed: Observation) -> Iterator[Run]:
+def _runs(observed: Observation, known: Mapping[Identity, Known]) -> Iterator[Run]:
     """One run per identity that says something: accounting's end beats all that slurmctld says.
 
     That accounting calls a run running proves nothing: only slurmctld's word counts for that.
     """
-    ended = {identity for identity, run in observed.accounted.items() if run.ended_at is not None}
-    for identity, run in observed.live.items():
-        if identity not in ended and _may_be_told(run, observed.since):
+    ended = {identity: run for identity, run in observed.accounted.items() if run.ended_at is not None}
+    for run in (*(run for identity, run in observed.live.items() if identity not in ended), *ended.values()):
+        if _may_be_told(run, observed.since) or (run.ended_at is not None and run.identity in known):
             yield run
-    for identity in ended:
-        yield observed.accounted[identity]
 
 
 def _may_be_told(run: Run, since: int) -> bool:
     """Ends before the window have been told before or are too old; slurmctld may hold jobs for long."""
-    return SLURM_STATES.get(run.word) is not None and (run.ended_at is None or run.ended_at >= since)
+    if SLURM_STATES.get(run.word) is State.RUNNING:
+        return True
+    return run.ended_at is not None and run.ended_at >= since
 
 
 def _stands(document: JobConfig, run: Run) -> bool:
     """Whether what is known stands, seen at a glance; most runs of a round are as they were."""
     if document.ended_at is not None:  # an end is only ever corrected by accounting
         return run.ended_at is None or (run.restarts is not None and not document.inferred)
+    if run.word == "COMPLETING":  # nodes leave its list one by one, and its start may move
+        return True
     return (
         run.ended_at is None
-        and (run.nodes == document.nodes or run.word == "COMPLETING")
+        and run.nodes == document.nodes
         and run.started_at == document.started_at
         and run.name == document.name
         and run.partition == document.partition
@@ -185,11 +201,10 @@ def _stands(document: JobConfig, run: Run) -> bool:
 
 
 def _updated(document: JobConfig, run: Run) -> JobConfig:
-    """The document as this run makes it. Node lists shrink while a job completes: then the known one stays.
+    """The document as this run makes it.
 
-    Accounting mangles names that slurmctld holds byte for byte, so a known name stays too.
+    Accounting mangles names that slurmctld holds byte for byte, so a known name stays.
     """
-    keep = run.word == "COMPLETING" or not run.nodes
     started_at = run.started_at or document.started_at
     return JobConfig(
         key=document.key,
@@ -200,7 +215,7 @@ def _updated(document: JobConfig, run: Run) -> JobConfig:
         ended_at=run.ended_at and max(run.ended_at, started_at),
         name=document.name if run.restarts is None else run.name,
         partition=run.partition or document.partition,
-        nodes=document.nodes if keep else run.nodes,
+        nodes=run.nodes or document.nodes,
     )
 
 

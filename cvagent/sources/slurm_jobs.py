@@ -26,6 +26,8 @@ class SlurmJobs:
         self._slurm = slurm
         self._config: SlurmConfig | None = None
         self._config_at = 0
+        # Submit times by job id, for the jobs of the last round.
+        self._earlier: Mapping[int, frozenset[int]] = {}
 
     def observe(self, ask: Ask) -> Observation:
         """Ask Slurm; raise SourceError when any one question was not answered."""
@@ -34,16 +36,28 @@ class SlurmJobs:
         ended: list[Run] = []
         if accounting:
             ended = self._slurm.ended_jobs(ask.since, ask.now + _AHEAD_S, all_states=ask.cold)
-            job_ids = _left_open(ask, live, ended)
+            job_ids = _left_open(ask, live, ended) | self._unnumbered(ask, live, ended)
             ended += self._slurm.jobs_by_id(sorted(job_ids)) if job_ids else []
-        return _observation(ask, live, ended, accounting=accounting)
+        observation = _observation(ask, live, ended, self._earlier, accounting=accounting)
+        self._earlier = observation.earlier
+        return observation
 
     def observe_jobs(self, ask: Ask, job_ids: Collection[int]) -> Observation:
         """Every run of these jobs, of any age. Raises SourceError like `observe`."""
         accounting = self._keeps_accounting(ask.now)
         live = {run.identity: run for run in self._slurm.live_jobs() if run.identity.job_id in job_ids}
         asked = self._slurm.jobs_by_id(sorted(job_ids)) if accounting else []
-        return _observation(ask, live, asked, accounting=accounting)
+        return _observation(ask, live, asked, {}, accounting=accounting)
+
+    def _unnumbered(self, ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
+        """Ids of new runs that may be the second of their job or a later one: all runs of a job number each."""
+        return {
+            run.identity.job_id
+            for run in (*live.values(), *ended)
+            if run.identity not in ask.known
+            and run.identity.submitted_at not in self._earlier.get(run.identity.job_id, ())
+            and (not ask.cold or _may_be_restart(run, ask.since))
+        }
 
     def _keeps_accounting(self, now: int) -> bool:
         if self._config is None or now - self._config_at > _CONFIG_AGE_S:
@@ -51,33 +65,36 @@ class SlurmJobs:
         return self._config.accounting
 
 
-def _observation(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run], *, accounting: bool) -> Observation:
+def _observation(
+    ask: Ask,
+    live: Mapping[Identity, Run],
+    ended: Iterable[Run],
+    before: Mapping[int, frozenset[int]],
+    *,
+    accounting: bool,
+) -> Observation:
     accounted = _unresized(ended)
-    earlier: dict[int, set[int]] = {}
+    earlier = {job_id: before[job_id] for job_id, _ in (*live, *accounted) if job_id in before}
     for job_id, submitted_at in accounted:
-        earlier.setdefault(job_id, set()).add(submitted_at)
+        earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
     return Observation(
         at=ask.now,
         live=live,
         accounted=accounted,
-        earlier={job_id: frozenset(times) for job_id, times in earlier.items()},
+        earlier=earlier,
         since=ask.since,
         accounting=accounting,
     )
 
 
 def _left_open(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
-    """Ids to ask for: open runs that neither list shows, and new runs that may be restarts."""
+    """Ids of open runs that neither list shows."""
     over = {run.identity for run in ended if run.word in OVER}
-    job_ids = {
+    return {
         identity.job_id
         for identity, item in ask.known.items()
         if item.is_open and identity not in over and _is_gone(live.get(identity))
     }
-    for run in (*live.values(), *ended):
-        if _may_be_restart(run, ask.since) and run.identity not in ask.known:
-            job_ids.add(run.identity.job_id)
-    return job_ids
 
 
 def _is_gone(run: Run | None) -> bool:
@@ -86,10 +103,9 @@ def _is_gone(run: Run | None) -> bool:
 
 
 def _may_be_restart(run: Run, since: int) -> bool:
-    """Whether earlier runs of this job may exist that ended before the window.
+    """Whether, in a window with all states, the job may have runs that the window does not show.
 
-    A requeue gives a new submit time after the end of the run before, so a run submitted inside the window has
-    all its earlier ones inside too.
+    A requeue gives a new submit time after the end of the run before.
     """
     if run.restarts is None:
         return run.identity.submitted_at < since
