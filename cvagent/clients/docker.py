@@ -11,7 +11,16 @@ from typing import Any
 import requests
 import urllib3
 
-from cvagent.clients.runner import MAX_STDOUT, STOPPED, SYSTEM_PATH, Output, Watch, in_folder, slurm_environment
+from cvagent.clients.runner import (
+    MAX_STDOUT,
+    STOPPED,
+    SYSTEM_PATH,
+    Output,
+    Watch,
+    in_folder,
+    last_words,
+    slurm_environment,
+)
 from cvagent.errors import CommandFailed
 
 # What the engine may take on top of the command's own limit, in seconds.
@@ -19,6 +28,7 @@ _GRACE_S = 5.0
 _KILL_AFTER_S = 1
 _HEADER = 8
 _CHUNK = 1024 * 1024
+_MAX_ENGINE_TEXT = 2000
 _STDOUT = 1
 _STREAMS = frozenset({1, 2, 3})
 
@@ -157,7 +167,7 @@ class DockerRunner:
         if status == requests.codes.not_found and "exec" not in words.lower():
             return f"there is no container {self._container}: check its name with `docker ps -a`"
         if status == requests.codes.conflict:
-            return f"the container {self._container} is stopped or paused: start it ({words})"
+            return self._not_running(words)
         return f"the Docker engine refused ({status}): {words}"
 
     def _unusual(self, exit_code: int, name: str, output: Output) -> str:
@@ -165,9 +175,12 @@ class DockerRunner:
 
         The engine says on stdout why it could not start a command.
         """
-        said = f"{output.stdout()[:2000].decode(errors='replace')} {output.reason()}".lower()
+        engine = last_words(output.stdout()[:_MAX_ENGINE_TEXT], name)
+        said = f"{engine} {output.reason()}".lower()
         if 'exec: "timeout"' in said:
             return f"the container {self._container} has no `timeout` command (coreutils), without which nothing is run"
+        if "in a stopped" in said or "not running" in said:
+            return self._not_running(engine)
         if "permission denied" in said:
             return f"may not be run in the container {self._container}: check its rights"
         if "not found" in said or "no such file" in said:
@@ -175,7 +188,10 @@ class DockerRunner:
             return f"not found {where} {self._container}: set CVAGENT_SLURM_BIN_DIR to the folder that holds {name}"
         if exit_code == _KILLED:
             return f"was killed: the container {self._container} was stopped, or out of memory"
-        return output.reason() or f"exit code {exit_code}, no message"
+        return output.reason() or engine or f"exit code {exit_code}, no message"
+
+    def _not_running(self, words: str) -> str:
+        return f"the container {self._container} is stopped or paused: start it ({words})"
 
 
 def _frames(raw: Any, watch: Watch) -> Iterator[tuple[int, bytes]]:

@@ -119,6 +119,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def execute(self, Cmd, Env, **_rest):  # noqa: N803 - Docker's names
         env = {"PATH": self.server.path} | dict(item.split("=", 1) for item in Env)
+        if self.server.state == "just stopped":
+            self.frame(1, b"OCI runtime exec failed: exec failed: cannot exec in a stopped state: unknown\r\n")
+            return 126
         try:
             child = subprocess.Popen(
                 Cmd, env=env, stdin=-3, stdout=-1, stderr=-1, start_new_session=True, executable=self.which(Cmd[0], env)
@@ -196,7 +199,7 @@ def left_by_the_sdk():
 
 @pytest.mark.usefixtures("engine")
 class TestDockerRunner(RunnerContract):
-    @pytest.mark.parametrize("state", ["stopped", "paused"])
+    @pytest.mark.parametrize("state", ["stopped", "just stopped", "paused"])
     def test_container_that_does_not_run(self, make, engine, state):
         engine.state = state
         with pytest.raises(CommandFailed, match="container slurmctld is stopped or paused: start it"):
