@@ -349,6 +349,8 @@ def test_untrusted(connect, monkeypatch, tmp_path, ca):
             client.set_job(BODY)
         assert failed.value.everything
         assert server.jobs == {}
+        connect(server.url, Token(TOKEN), ca_file=server.ca_file).set_job(BODY)
+        assert server.jobs.keys() == {"1@lab"}
 
 
 def test_plain_http_where_tls_was_expected(connect):
