@@ -37,6 +37,7 @@ class Collector:
         self._source = source
         self._outbox, self._clock, self._observer, self._wake, _ = around
         self._failed = False
+        self._just_started = True
         self._hold_until = 0
         self._purged_at = 0.0
 
@@ -49,8 +50,8 @@ class Collector:
         began = time.monotonic()
         now = int(self._clock.now())
         try:
-            plan, since = self._decide(now)
-            self._outbox.record(self.flow.name, self.flow.sinks, plan, self._clock.now(), self._checkpoint(now, since))
+            plan, ask = self._decide(now)
+            self._outbox.record(self.flow.name, self.flow.sinks, plan, self._clock.now(), self._checkpoint(ask))
             self._purge(now)
         except CvagentError as error:
             self._skip(error)
@@ -62,23 +63,25 @@ class Collector:
                 self._wake(sink)
         return plan
 
-    def _decide(self, now: int) -> tuple[Plan, int]:
+    def _decide(self, now: int) -> tuple[Plan, Ask]:
         read_until = self._outbox.checkpoint(self.flow.name)
         since = self._since(now, read_until)
         known = self._outbox.known(self.flow.sinks[0], since)
         ask = Ask(now=now, since=since, known=known, cold=read_until is None)
-        return self.flow.plan(self._source.observe(ask), known, self.rules), since
+        return self.flow.plan(self._source.observe(ask), known, self.rules), ask
 
     def _since(self, now: int, read_until: int | None) -> int:
         if read_until is None:
             return int(now - self.lookback_s)
-        return int(max(read_until - OVERLAP_S, now - max(self.lookback_s, OVERLAP_S)))
+        # A clock that was set back must not leave a window that ends before it begins.
+        return int(max(min(read_until, now) - OVERLAP_S, now - max(self.lookback_s, OVERLAP_S)))
 
-    def _checkpoint(self, now: int, since: int) -> int:
-        """How far reading has come: not further for a while after a failed round."""
-        if self._failed:
-            self._failed, self._hold_until = False, now + OVERLAP_S
-        return now if now >= self._hold_until else since + OVERLAP_S
+    def _checkpoint(self, ask: Ask) -> int:
+        """How far reading has come: not further for a while after a failed round, or when the agent was away."""
+        if self._failed or (self._just_started and not ask.cold):
+            self._hold_until = ask.now + OVERLAP_S
+        self._failed = self._just_started = False
+        return ask.now if ask.now >= self._hold_until else ask.since + OVERLAP_S
 
     def _skip(self, error: CvagentError) -> None:
         log.warning("round of %s skipped, nothing changed: %s", self.flow.name, error)

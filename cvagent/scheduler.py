@@ -32,6 +32,7 @@ class Scheduler:
         self._lock = Lock()
         self._running: dict[str, float] = {}
         self._again: set[str] = set()
+        self._stopped = False
 
     def add(self, name: str, work: Callable[[], object], interval_s: float) -> None:
         """Run `work` at once and then every `interval_s` seconds."""
@@ -67,7 +68,7 @@ class Scheduler:
     def stop(self) -> None:
         """Begin nothing more and wait for what is running."""
         with self._lock:
-            self._again.clear()
+            self._stopped = True
         self._inner.shutdown(wait=True)
 
     def once(self, name: str, work: Callable[[], object]) -> None:
@@ -92,6 +93,8 @@ class Scheduler:
     def _begin(self, name: str) -> bool:
         """Whether this run may go on; else the one under way is asked to run once more."""
         with self._lock:
+            if self._stopped:
+                return False
             if name in self._running:
                 self._again.add(name)
                 return False

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from threading import Event, Lock
+from threading import Lock
 from typing import NamedTuple
 
 from cvagent.errors import CommandFailed, CvagentError
@@ -51,6 +51,7 @@ class FakeSink:
         down: While set, every entry gets this outcome and nothing is taken.
         outcomes: By key, what the next deliveries say; what is not named is accepted.
         lost: Keys that are taken once, while the answer is lost on the way.
+        closed: Once set, what is left of a delivery is deferred.
     """
 
     def __init__(self, name: str = "cloudvision_jobs") -> None:
@@ -61,15 +62,19 @@ class FakeSink:
         self.down: Deferred | None = None
         self.outcomes: dict[str, list[Outcome]] = {}
         self.lost: set[str] = set()
+        self.closed = False
 
-    def deliver(self, entries: Sequence[Entry], stop: Event) -> Iterator[tuple[Entry, Outcome]]:
+    def deliver(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Outcome]]:
         self.calls.append([entry.key for entry in entries])
         for entry in entries:
-            if stop.is_set():
-                return
             yield entry, self._answer(entry)
 
+    def close(self) -> None:
+        self.closed = True
+
     def _answer(self, entry: Entry) -> Outcome:
+        if self.closed:
+            return Deferred("the agent stops", everything=True)
         if self.down:
             return self.down
         if planned := self.outcomes.get(entry.key):

@@ -38,7 +38,7 @@ def durable(request, tmp_path) -> str:
 
 def url_of(request, tmp_path) -> str:
     if request.param == "server":
-        return request.getfixturevalue("postgresql")
+        return request.getfixturevalue("postgresql_database")
     return "sqlite://" if request.param == "memory" else f"sqlite:///{tmp_path / 'outbox.db'}"
 
 
