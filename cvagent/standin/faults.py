@@ -68,10 +68,10 @@ class Faults:
 
 def _queue(parts: list[str]) -> Queue:
     queue: Queue = deque()
-    for part in parts:
+    for part, item in [(part, _item(part)) for part in parts]:
         if queue and queue[-1][1] is None:
             raise ValueError(f"fault {part!r} is never reached: {queue[-1][0]!r} has no *N and lasts until cleared")
-        queue.append(_item(part))
+        queue.append(item)
     return queue
 
 

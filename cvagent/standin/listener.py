@@ -16,6 +16,7 @@ HOST = "127.0.0.1"
 KEEP_ALIVE_S = 75
 START_S = 10
 CUT_S = 0.5
+TURNS = 4
 
 
 class Listener:
@@ -46,6 +47,7 @@ class Listener:
             log_level="warning",
             access_log=False,
             server_header=False,
+            date_header=False,  # uvicorn's own loop would keep it right
             timeout_keep_alive=KEEP_ALIVE_S,
             ssl_certfile=certificates.certificate if certificates else None,
             ssl_keyfile=certificates.key if certificates else None,
@@ -78,6 +80,7 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
         super().__init__(config)
         self._ready = threading.Event()
+        self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self.run, args=([listening],), name="stand-in", daemon=True)
 
     def start(self) -> None:
@@ -86,23 +89,46 @@ class _Server(uvicorn.Server):
             raise RuntimeError(f"the stand-in did not start within {START_S} s")
 
     def stop(self) -> None:
-        self.should_exit = True
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
         self._ready.set()
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped; uvicorn would look ten times a second, and every test would wait for that."""
+        await self._stopping.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Cut where uvicorn would wait for clients: requests may hang here on purpose."""
+        # Nothing more is accepted, and what was accepted is begun, before the close: asyncio would drop it half made.
+        for listening in sockets or []:
+            asyncio.get_running_loop().remove_reader(listening)
+        await _turns()
         for server in self.servers:
             server.close()
-        for listening in sockets or []:
-            listening.close()
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         if self.server_state.tasks:
             await asyncio.wait(self.server_state.tasks, timeout=CUT_S)
+        await _end_handshakes()
+
+
+async def _end_handshakes() -> None:
+    """End the tasks that are left: asyncio's own, one for each handshake that the client has not finished."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await _turns()
+
+
+async def _turns() -> None:
+    """Let asyncio begin what it has just accepted, and finish what was just aborted."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
 
 
 def _bound(port: int) -> socket.socket:

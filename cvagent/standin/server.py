@@ -4,12 +4,13 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, final
 
 import click
 
-from cvagent.standin.certificates import make_certificates
+from cvagent.standin.certificates import Certificates, make_certificates
 from cvagent.standin.ledger import Asked, Ledger, Write
 from cvagent.standin.listener import Listener
 from cvagent.standin.page import application
@@ -30,11 +31,18 @@ class StandIn:
         batch: Whether the routes for many resources exist (else 404).
         reads: Whether resources can be read (else 501).
 
+    Attributes:
+        url: `http://127.0.0.1:<port>`, or `https`. Known inside `with`, like `ca_file`.
+        ca_file: PEM file of the CA; None without TLS.
+
     Raises:
         ValueError: `faults` is wrong.
-        OSError: The port is taken.
-        RuntimeError: TLS is asked for and cannot be had.
+        OSError: On entry: the port is taken.
+        RuntimeError: On entry: TLS is asked for and cannot be had.
     """
+
+    url: str
+    ca_file: str | None = None
 
     def __init__(  # noqa: PLR0913 - each is a switch of the command line
         self,
@@ -47,20 +55,28 @@ class StandIn:
         reads: bool = True,
     ) -> None:
         self._ledger = Ledger(token, faults, batch=batch, reads=reads)
-        self._folder = tempfile.TemporaryDirectory(prefix="stand-in-") if tls else None
-        certificates = make_certificates(Path(self._folder.name)) if self._folder else None
-        self._listener = Listener(application(self._ledger), port, certificates, self._ledger.count_connection)
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._listener.port}"
-        self.ca_file = certificates.ca if certificates else None
+        self._port = port
+        self._tls = tls
 
     def __enter__(self) -> "StandIn":
-        self.up()
+        with ExitStack() as stack:
+            certificates = self._certificates(stack) if self._tls else None
+            app = application(self._ledger)
+            self._listener = Listener(app, self._port, certificates, self._ledger.count_connection)
+            stack.callback(self._listener.close)
+            self._listener.start()
+            self._closing = stack.pop_all()
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._listener.port}"
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self._listener.close()
-        if self._folder:
-            self._folder.cleanup()
+        self._closing.close()
+
+    def _certificates(self, stack: ExitStack) -> Certificates:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="stand-in-"))
+        certificates = make_certificates(Path(folder))
+        self.ca_file = certificates.ca
+        return certificates
 
     def up(self) -> None:
         """Listen (again), on the same port. Comes back when connections are accepted."""
