@@ -7,12 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import sdnotify
 
 from cvagent import __version__, logs
-from cvagent.api import Board, HttpServer, make_app
+from cvagent.api.observer import Board
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
@@ -27,6 +27,9 @@ from cvagent.settings import Settings
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
 from cvagent.sources.slurm_jobs import SlurmJobs
 from cvagent.store.outbox import SqlOutbox
+
+if TYPE_CHECKING:
+    from cvagent.api.server import HttpServer
 
 log = logging.getLogger(__name__)
 
@@ -147,19 +150,22 @@ class Agent:
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
-        server = self._serve()
         for collector in self._collectors:
             self._scheduler.add(collector.flow.name, collector.round, self._settings.job_interval_s)
         self._scheduler.add(self._sink.name, self._courier.run, _DELIVER_EVERY_S)
         self._start_watchdog()
         self._scheduler.start()
+        server = self._serve()
         sdnotify.SystemdNotifier().notify("READY=1")
         log.info("cvagent %s: %s, cluster %s", __version__, self._settings.mode, self._cluster.name)
         self._stop.wait()
         sdnotify.SystemdNotifier().notify("STOPPING=1")
         self._wind_down(server)
 
-    def _serve(self) -> HttpServer | None:
+    def _serve(self) -> "HttpServer | None":
+        """Begin to serve pages. Raises CvagentError when the address cannot be had; then the work ends too."""
+        from cvagent.api.server import HttpServer, make_app
+
         listen = self._settings.http_listen
         if listen is None:
             return None
@@ -182,7 +188,7 @@ class Agent:
         if os.environ.get("WATCHDOG_USEC", "").isdecimal():
             self._scheduler.add("watchdog", tell, int(os.environ["WATCHDOG_USEC"]) / 2e6)
 
-    def _wind_down(self, server: HttpServer | None) -> None:
+    def _wind_down(self, server: "HttpServer | None") -> None:
         log.info("stopping: what is under way is finished, the rest stays in the store")
         self._cluster.runner.stop()
         ending = threading.Thread(target=self._end_work, daemon=True)

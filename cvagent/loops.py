@@ -6,8 +6,8 @@ import time
 
 from cvagent.errors import CvagentError
 from cvagent.flows import Flow
-from cvagent.model import Deferred, Entry, Outcome, Plan
-from cvagent.ports import Ask, Sink, Source, Surroundings
+from cvagent.model import Ask, Deferred, Entry, Outcome, Plan
+from cvagent.ports import Sink, Source, Surroundings
 from cvagent.push.jobs import JobRules
 
 log = logging.getLogger(__name__)

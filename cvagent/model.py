@@ -245,6 +245,59 @@ class Due(Struct, frozen=True):
     oldest_s: float
 
 
+class Ask(Struct, frozen=True):
+    """What a round asks of a source.
+
+    Attributes:
+        now: Epoch seconds.
+        since: Ended runs are looked for from here on (overlap included).
+        known: What the store holds: open runs must each be found or be said to be absent; all others are new.
+        cold: The store knows nothing of this cluster: look at all that was there since `since`.
+    """
+
+    now: int
+    since: int
+    known: Mapping[Identity, Known]
+    cold: bool
+
+
+class Row(NamedTuple):
+    """One document of a sink as the store holds it, for pages and the command line.
+
+    Attributes:
+        status: pending, accepted or set_aside.
+        changed_at: Epoch seconds at which the document was last replaced.
+        due_at: Epoch seconds before which it is not tried again; 0 when at once.
+        accepted_at: Epoch seconds; None when the sink never took this document.
+    """
+
+    document: JobConfig
+    status: str
+    attempts: int
+    changed_at: float
+    due_at: float
+    accepted_at: float | None
+    error: str | None
+
+
+class Health(Struct):
+    """How one flow or sink is doing. Times are epoch seconds; 0.0 means never.
+
+    Attributes:
+        error: The last error since the last success; None when all is well.
+        detail: What a person should know although all is well (no accounting, a refused plan).
+        paused_until: 0.0 when it does not wait.
+        stale_after_s: Without a success for this long it is not ready; 0.0 when age says nothing.
+    """
+
+    last_success: float = 0.0
+    last_error_at: float = 0.0
+    error: str | None = None
+    detail: str | None = None
+    paused_until: float = 0.0
+    stale_after_s: float = 0.0
+
+
 def utc(epoch: int) -> str:
     """RFC 3339 in UTC, as CloudVision takes it.
 

@@ -4,25 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
 from typing import NamedTuple, Protocol
 
-from msgspec import Struct
-
-from cvagent.model import Due, Entry, Identity, JobConfig, Known, Observation, Outcome, Plan
-
-
-class Ask(Struct, frozen=True):
-    """What a round asks of a source.
-
-    Attributes:
-        now: Epoch seconds.
-        since: Ended runs are looked for from here on (overlap included).
-        known: What the store holds: open runs must each be found or be said to be absent; all others are new.
-        cold: The store knows nothing of this cluster: look at all that was there since `since`.
-    """
-
-    now: int
-    since: int
-    known: Mapping[Identity, Known]
-    cold: bool
+from cvagent.model import Ask, Due, Entry, Health, Identity, Known, Observation, Outcome, Plan, Row
 
 
 class Source(Protocol):
@@ -48,25 +30,6 @@ class Sink(Protocol):
     def close(self) -> None:
         """Begin nothing more: what is under way is finished, the rest of a `deliver` in another thread is deferred."""
         ...
-
-
-class Row(NamedTuple):
-    """One document of a sink as the store holds it, for pages and the command line.
-
-    Attributes:
-        status: pending, accepted or set_aside.
-        changed_at: Epoch seconds at which the document was last replaced.
-        due_at: Epoch seconds before which it is not tried again; 0 when at once.
-        accepted_at: Epoch seconds; None when the sink never took this document.
-    """
-
-    document: JobConfig
-    status: str
-    attempts: int
-    changed_at: float
-    due_at: float
-    accepted_at: float | None
-    error: str | None
 
 
 class Outbox(Protocol):
@@ -160,31 +123,13 @@ class Observer(Protocol):
 class Status(Protocol):
     """What the pages read from an Observer."""
 
-    def flows(self) -> Mapping[str, "Health"]:
+    def flows(self) -> Mapping[str, Health]:
         """Health by flow."""
         ...
 
-    def sinks(self) -> Mapping[str, "Health"]:
+    def sinks(self) -> Mapping[str, Health]:
         """Health by sink."""
         ...
-
-
-class Health(Struct):
-    """How one flow or sink is doing. Times are epoch seconds; 0.0 means never.
-
-    Attributes:
-        error: The last error since the last success; None when all is well.
-        detail: What a person should know although all is well (no accounting, a refused plan).
-        paused_until: 0.0 when it does not wait.
-        stale_after_s: Without a success for this long it is not ready; 0.0 when age says nothing.
-    """
-
-    last_success: float = 0.0
-    last_error_at: float = 0.0
-    error: str | None = None
-    detail: str | None = None
-    paused_until: float = 0.0
-    stale_after_s: float = 0.0
 
 
 Wake = Callable[[str], None]

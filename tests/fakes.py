@@ -8,8 +8,20 @@ from threading import Lock
 from typing import NamedTuple
 
 from cvagent.errors import CommandFailed, CvagentError
-from cvagent.model import Accepted, Deferred, Entry, Identity, JobConfig, Known, Observation, Outcome, Plan, Run, State
-from cvagent.ports import Ask
+from cvagent.model import (
+    Accepted,
+    Ask,
+    Deferred,
+    Entry,
+    Identity,
+    JobConfig,
+    Known,
+    Observation,
+    Outcome,
+    Plan,
+    Run,
+    State,
+)
 
 _YEAR_S = 365 * 86_400
 

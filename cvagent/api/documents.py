@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from cvagent.ports import Row
+from cvagent.model import Row
 
 
 def encode_rows(rows: Sequence[Row]) -> bytes:

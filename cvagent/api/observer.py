@@ -11,8 +11,7 @@ from msgspec.structs import replace
 
 from cvagent.api.metrics import Metrics, why
 from cvagent.errors import CvagentError
-from cvagent.model import Accepted, Deferred, Outcome, Plan, Refused
-from cvagent.ports import Health
+from cvagent.model import Accepted, Deferred, Health, Outcome, Plan, Refused
 
 log = logging.getLogger(__name__)
 

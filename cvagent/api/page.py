@@ -15,7 +15,8 @@ from cvagent.api.observer import Board
 from cvagent.api.readiness import Readiness, look
 from cvagent.api.times import moment, span
 from cvagent.errors import StoreError
-from cvagent.ports import Clock, Outbox, Row
+from cvagent.model import Row
+from cvagent.ports import Clock, Outbox
 from cvagent.settings import Settings
 from cvagent.settings.fields import IN_MEMORY
 

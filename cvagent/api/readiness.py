@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from cvagent.api.times import moment, span
 from cvagent.errors import StoreError
-from cvagent.model import Due, utc
-from cvagent.ports import Health, Outbox, Status
+from cvagent.model import Due, Health, utc
+from cvagent.ports import Outbox, Status
 
 
 class FlowState(Struct, kw_only=True):

@@ -5,11 +5,10 @@ import time
 import msgspec
 import requests
 
-from cvagent.api import decode_rows
+from cvagent.api.documents import decode_rows
 from cvagent.app import open_outbox
 from cvagent.errors import CvagentError
-from cvagent.model import Identity, Known
-from cvagent.ports import Row
+from cvagent.model import Identity, Known, Row
 from cvagent.settings import Settings
 from cvagent.settings.fields import IN_MEMORY
 from cvagent.store.outbox import SqlOutbox

@@ -10,7 +10,7 @@ import click
 
 from cvagent.app import flows_for, reach_cluster
 from cvagent.cli.known import durable_outbox, seen_from_outside
-from cvagent.ports import Row
+from cvagent.model import Row
 from cvagent.settings import load_settings
 
 _MANY = 10_000

@@ -12,8 +12,8 @@ from rich.progress import Progress
 from cvagent.app import SystemClock, make_rules, make_sink, reach_cluster
 from cvagent.flows import FLOWS
 from cvagent.loops import Courier
-from cvagent.model import Observation, Outcome, Plan
-from cvagent.ports import Ask, Surroundings
+from cvagent.model import Ask, Observation, Outcome, Plan
+from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules, plan_jobs
 from cvagent.settings import load_settings
 from cvagent.sources.slurm_jobs import SlurmJobs

@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from msgspec.structs import replace
 
 from cvagent.clients.slurm import Slurm, SlurmConfig
-from cvagent.model import OVER, Identity, Observation, Run
-from cvagent.ports import Ask
+from cvagent.model import OVER, Ask, Identity, Observation, Run
 
 # slurmctld's clock may be ahead of ours.
 _AHEAD_S = 60

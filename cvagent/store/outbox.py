@@ -25,8 +25,8 @@ from cvagent.model import (
     Outcome,
     Plan,
     Refused,
+    Row,
 )
-from cvagent.ports import Row
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
 
 _decode = msgspec.json.Decoder(JobConfig).decode

@@ -5,8 +5,7 @@ from fakes import FakeSlurm, Record, a_document, known_of
 
 from cvagent.clients.slurm import Slurm
 from cvagent.errors import CommandFailed, SourceError, Unreadable
-from cvagent.model import Identity, State
-from cvagent.ports import Ask
+from cvagent.model import Ask, Identity, State
 from cvagent.sources.slurm_jobs import SlurmJobs
 
 SINCE, NOW = 10_000, 10_600
