@@ -54,6 +54,7 @@ lock: | $(if $(findstring /,$(UV)),$(UV))
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header pyproject.toml -o requirements/run.txt
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header --group dev pyproject.toml -c requirements/run.txt -o requirements/dev.txt
 	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header requirements/uv.in -o requirements/uv.txt
+	$(UV) pip compile -q --universal --python-version 3.10 --generate-hashes --no-header requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 
 clean:
 	rm -rf .venv .tools

@@ -160,7 +160,7 @@ def outbox_drop(env_file: Path | None, keys: tuple[str, ...], *, everything: boo
 
 
 @main.command("stand-in")
-@click.option("--port", default=9411, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--port", default=8480, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
 @click.option("--tls", is_flag=True, help="HTTPS with a private CA of its own; prints where the CA file is.")
 @click.option("--fault", default="", metavar="SPEC", help="For example 503*20,hang*2,reset*3,429*5,lost*1.")
 @click.option("--token", default="stand-in-token", show_default=True, help="The token it asks for.")

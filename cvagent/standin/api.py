@@ -4,6 +4,8 @@ import json
 import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -79,7 +81,9 @@ def _parsed(body: bytes) -> Any:
 
 
 def _response(found: Answer) -> Response:
-    headers = {"retry-after": str(RETRY_AFTER_S)} if found.status == 429 else None  # noqa: PLR2004
+    headers = {"date": formatdate(usegmt=True)}
+    if found.status == HTTPStatus.TOO_MANY_REQUESTS:
+        headers["retry-after"] = str(RETRY_AFTER_S)
     if isinstance(found.body, bytes):
         return Response(found.body, found.status, headers, "application/json")
     return StreamingResponse(_pieces(found.body), found.status, headers, "application/json")

@@ -67,13 +67,14 @@ def _squeue(runs: Sequence[Record], arguments: Sequence[str], now: int) -> str:
 
 
 def _is_held(run: Record, now: int) -> bool:
-    """Whether slurmctld holds it: it runs, or ended a short while ago. A requeued run is pending, under a new submit time."""
-    return now < run["end"] or (run["state"] != "REQUEUED" and now < run["end"] + MIN_JOB_AGE_S)
+    """Whether slurmctld holds it: it runs, or ended a short while ago. A requeued run has become another."""
+    kept_s = 0 if run["state"] == "REQUEUED" else MIN_JOB_AGE_S
+    return bool(now < run["end"] + kept_s)
 
 
 def _live(run: Record, field: str, now: int) -> str:
     runs_on = now < run["end"]
-    return {
+    values: dict[str, str] = {
         "JobID": str(run["job_id"]),
         "State": "RUNNING" if runs_on else run["state"],
         "SubmitTime": str(run["submit"]),
@@ -83,7 +84,8 @@ def _live(run: Record, field: str, now: int) -> str:
         "Partition": run["partition"],
         "NodeList": run["nodes"],
         "Name": run["name"],
-    }[field]
+    }
+    return values[field]
 
 
 def _sacct(runs: Sequence[Record], arguments: Sequence[str], now: int) -> str:
@@ -101,7 +103,7 @@ def _sacct(runs: Sequence[Record], arguments: Sequence[str], now: int) -> str:
 
 def _accounted(run: Record, field: str, now: int) -> str:
     runs_on = now < run["end"]
-    return {
+    values: dict[str, str] = {
         "JobIDRaw": str(run["job_id"]),
         "State": "RUNNING" if runs_on else run["state"],
         "Submit": str(run["submit"]),
@@ -110,7 +112,8 @@ def _accounted(run: Record, field: str, now: int) -> str:
         "Partition": run["partition"],
         "NodeList": run["nodes"],
         "JobName": run["name"],
-    }[field]
+    }
+    return values[field]
 
 
 def _value(arguments: Sequence[str], option: str, default: str = "") -> str:
