@@ -26,16 +26,20 @@ _COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "CANCELLED
 _ROWS = 24
 _PARTING_S = 15
 _PLAIN_EVERY_S = 10
+_PLAIN_WIDTH = 110
 
 
 def show_demo(*, nodes: int, recorded: bool, seconds: int | None) -> int:
     """Run until Ctrl-C, SIGTERM, or so many seconds; the exit code."""
-    console = Console()
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
     signal.signal(signal.SIGTERM, _interrupt)
     reason = "asked for by --recorded" if recorded else _why_not_real()
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvagent-demo-", dir="/var/tmp")))
+            folder.chmod(0o755)  # munge wants to be reached by everybody
             bin_dir = _replay(folder, reason, console) if reason else _real(folder, nodes, stack, console)
             stand_in = stack.enter_context(StandIn(token=_TOKEN))
             _start(
@@ -162,8 +166,8 @@ def _agent_page(folder: Path) -> str:
 def _table(stand_in: StandIn) -> Group:
     jobs = sorted(stand_in.jobs.values(), key=lambda job: (str(job["start_time"]), str(job["key"]["id"])), reverse=True)
     table = Table(title=f"CloudVision holds {len(jobs)} jobs, newest first", title_justify="left", expand=True)
-    for column in ("job", "name", "state", "nodes", "start", "end"):
-        table.add_column(column, no_wrap=True, overflow="ellipsis")
+    for column, width in (("job", 9), ("name", 0), ("state", 9), ("nodes", 0), ("start", 8), ("end", 8)):
+        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width or None, ratio=None if width else 1)
     for job in jobs[:_ROWS]:
         table.add_row(*_cells(job))
     counts = {state: sum(job["state"] == f"JOB_STATE_{state}" for job in jobs) for state in _COLOURS}
