@@ -1,10 +1,14 @@
 """Labs for the tests of this folder. Every test here is marked `slurm`."""
 
 import itertools
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from agent import Agent
 from slurm_lab import Lab, folder_of_ours, why_not, wipe_leftovers
+
+from cvagent.standin import StandIn
 
 # A requeued job runs again after 7 s instead of 2 minutes, and a dead node is noticed in 15 s instead of 45.
 QUICK = {"cred_expire": 5, "slurmd_timeout": 10, "message_timeout": 5}
@@ -50,3 +54,24 @@ def make_lab(_slurm):
     finally:
         for ours in made:
             ours.stop()
+
+
+@pytest.fixture
+def stand_in():
+    """A CloudVision for one test. What a correct agent never causes fails the test."""
+    with StandIn() as ours:
+        yield ours
+        assert ours.violations == []
+
+
+@pytest.fixture
+def make_agent(tmp_path):
+    """Makes agents for one test: `make_agent(lab, stand_in, store="file", job_interval_s=2).start()`."""
+    with ExitStack() as made:
+
+        def make(lab: Lab, stand_in: StandIn, **settings) -> Agent:
+            agent = Agent(tmp_path / f"agent-{next(NUMBERS)}", lab, stand_in, **settings)
+            made.callback(agent.close)
+            return agent
+
+        yield make
