@@ -3,7 +3,7 @@
 `FakeSlurm` stands behind the runner, so that commands and parsing stay the real ones.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import NamedTuple
 
@@ -145,6 +145,7 @@ class FakeSlurm:
         accounted: What slurmdbd holds.
         broken: By program, the reason it fails with, or the bytes it prints instead of an answer.
         commands: Every command that was run.
+        after_squeue: Called once squeue has answered: what happens between two questions of one round.
     """
 
     def __init__(self, live: Iterable[Record] = (), accounted: Iterable[Record] = (), *, accounting: bool = True):
@@ -153,6 +154,7 @@ class FakeSlurm:
         self.accounting = accounting
         self.broken: dict[str, str | bytes] = {}
         self.commands: list[list[str]] = []
+        self.after_squeue: Callable[[], None] | None = None
         self._lock = Lock()
 
     def run(self, command: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> bytes:  # noqa: ARG002
@@ -186,11 +188,14 @@ class FakeSlurm:
     def _squeue(self, command: Sequence[str]) -> bytes:
         states = _option(command, "-t").split(",")
         columns = [column.partition(":")[::2] for column in _option(command, "-O").split(",")]
-        return b"".join(
+        answer = b"".join(
             b"".join(_printed(_SQUEUE[name](job)) + suffix.encode() for name, suffix in columns) + b"\n"
             for job in self.live
             if job.state in states
         )
+        if self.after_squeue:
+            self.after_squeue()
+        return answer
 
     def _sacct(self, command: Sequence[str]) -> bytes:
         if not self.accounting:

@@ -27,6 +27,8 @@ from cvagent.model import (
 
 # With this many open runs or fewer the share guard is silent.
 _FEW = 10
+# squeue is asked before sacct: what began just now may stand in the second answer alone.
+_GRACE_S = 60
 # A restarted run waits for so many seconds to be told until accounting knows the runs before it.
 _PATIENCE_S = 600
 
@@ -59,7 +61,9 @@ def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: Job
     open_items = [item for item in known.values() if item.document.ended_at is None]
     lost = [item for item in open_items if _is_lost(item.document.identity, observed)]
     ends = [changes.infer(item) for item in lost if item.absence.rounds + 1 >= rules.absent_rounds]
-    refusal = _refusal(len(ends), len(open_items), rules)
+    runaways = [change for run in observed.accounted.values() for change in changes.runaway(run)]
+    ends += runaways
+    refusal = _refusal(len(ends), len(open_items or observed.live) + len(runaways), rules)
     return Plan(
         changes=changes.made if refusal else [*changes.made, *ends],
         absences={**_seen_again(known.values(), lost), **_not_seen(lost, observed.at)},
@@ -99,7 +103,23 @@ class _Changes:
         after = replace(before, state=state, ended_at=max(ended_at, before.started_at), inferred=True)
         return Change(before, after, "lost")
 
+    def runaway(self, run: Run) -> Iterator[Change]:
+        """The end of a run that accounting calls running for ever, as slurmctld forgot it before the store knew it.
+
+        A sink may have been told of it by an agent whose store is gone.
+        """
+        unseen = run.identity not in self._known and run.identity not in self._observed.live
+        if not unseen or run.ended_at or SLURM_STATES.get(run.word) is not State.RUNNING:
+            return
+        if self._observed.since <= (run.started_at or 0) < self._observed.at - _GRACE_S:
+            for document in self._documents(run):
+                yield self.infer(Known(document))._replace(before=None)
+
     def _begin(self, run: Run) -> None:
+        self.made += [Change(None, document, "new") for document in self._documents(run)]
+
+    def _documents(self, run: Run) -> Iterator[JobConfig]:
+        """What a sink is to know about a run that the store does not know; nothing while it cannot be told."""
         if run.started_at is None or not run.nodes or run.word == "COMPLETING" or not self._is_wanted(run):
             return
         if self._is_early(run, run.started_at):
@@ -116,7 +136,7 @@ class _Changes:
             nodes=run.nodes,
         )
         self._keys.add(document.key)
-        self.made.append(Change(None, document, "new"))
+        yield document
 
     def _is_wanted(self, run: Run) -> bool:
         rules = self._rules

@@ -105,7 +105,8 @@ def test_an_unknown_word_leaves_the_job_as_it_is_and_is_named(seen):
         pytest.param(told("DEADLINE", 150, started_at=150, nodes=""), id="deadline before it started"),
         pytest.param(told("COMPLETED", None), id="over, and no end"),
         pytest.param(live("COMPLETED", None), id="over in squeue, and no end"),
-        pytest.param(told("RUNNING", None), id="running in accounting alone: a runaway"),
+        pytest.param(told("RUNNING", None, started_at=941), id="running in accounting alone: it began just now"),
+        pytest.param(told("PENDING", None, started_at=None, nodes=""), id="pending in accounting alone"),
     ],
 )
 def test_what_is_not_reported(run):
@@ -231,7 +232,8 @@ def test_the_same_job_gets_the_same_key_whether_its_first_run_is_known_or_not():
 
 def test_a_job_id_that_was_handed_out_twice_has_two_keys():
     seen = an_observation(NOW, [live(submitted_at=105, started_at=115)], [told("RUNNING", None)])
-    assert keys(plan(seen, RUNNING)) == keys(plan(seen)) == {105: "1.1@lab"}
+    assert keys(plan(seen, RUNNING)) == {105: "1.1@lab"}
+    assert keys(plan(seen)) == {100: "1@lab", 105: "1.1@lab"}
 
 
 def test_a_key_is_never_given_twice():
@@ -347,6 +349,40 @@ def test_the_end_that_accounting_names_later_replaces_the_inferred_one():
 def test_an_inferred_end_stays_while_nobody_knows_better():
     inferred = replace(RUNNING, state=State.FAILED, ended_at=900, inferred=True)
     assert plan(an_observation(NOW, accounted=[told("RUNNING", None)]), inferred) == NOTHING
+
+
+@pytest.mark.parametrize("word", ["RUNNING", "SUSPENDED"])
+def test_a_runaway_that_the_store_does_not_know_is_told_as_ended(word):
+    """An agent whose store was lost may have told of it before."""
+    runaway = told(word, None)
+    ended = replace(RUNNING, state=State.FAILED, ended_at=NOW, inferred=True)
+    assert plan(an_observation(NOW, accounted=[runaway])).changes == [Change(None, ended, "lost")]
+    again = live(submitted_at=305, started_at=315)
+    made = plan(an_observation(NOW, [again], [runaway]))
+    assert {after.key: after.ended_at for after in afters(made)} == {"1@lab": 305, "1.1@lab": None}
+
+
+@pytest.mark.parametrize(
+    ("seen", "rules"),
+    [
+        ({"live": [live("SUSPENDED")]}, {}),
+        ({"live": [live("COMPLETING", nodes="")]}, {}),
+        ({"since": 111}, {}),
+        ({}, {"name_filter": re.compile("^$")}),
+    ],
+)
+def test_what_slurmctld_holds_or_began_long_ago_or_nobody_wants_is_no_runaway(seen, rules):
+    made = plan(an_observation(NOW, accounted=[told("RUNNING", None)], **seen), rules=replace(RULES, **rules))
+    assert [after for after in afters(made) if after.ended_at] == []
+
+
+def test_many_runaways_at_once_are_withheld():
+    """A slurmctld that shows nothing at all may have its reasons."""
+    made = plan(an_observation(NOW, accounted=[told("RUNNING", None, job_id=job) for job in range(1, 12)]))
+    assert (made.changes, len(made.refused)) == ([], 11)
+    running = [live(job_id=job) for job in range(100, 140)]
+    made = plan(an_observation(NOW, running, [told("RUNNING", None, job_id=job) for job in range(1, 12)]))
+    assert (len(made.changes), made.refusal) == (51, None)
 
 
 def lost(count: int, of: int) -> tuple[Observation, list[Known]]:
