@@ -10,7 +10,7 @@ COPY requirements/run.txt requirements/
 RUN --mount=type=secret,id=ca \
     if [ -s /run/secrets/ca ]; then export PIP_CERT=/run/secrets/ca; fi; \
     python3 -m venv /opt/cvagent && \
-    /opt/cvagent/bin/pip install --no-cache-dir --no-compile --require-hashes -r requirements/run.txt
+    /opt/cvagent/bin/pip install --no-cache-dir --require-hashes -r requirements/run.txt
 COPY requirements/build.txt requirements/
 COPY pyproject.toml README.md LICENSE ./
 COPY cvagent cvagent
@@ -19,7 +19,7 @@ RUN --mount=type=secret,id=ca \
     python3 -m venv /opt/build && \
     /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt && \
     /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . && \
-    /opt/cvagent/bin/pip install --no-cache-dir --no-compile --no-deps /tmp/wheel/cvagent-*.whl && \
+    /opt/cvagent/bin/pip install --no-cache-dir --no-deps /tmp/wheel/cvagent-*.whl && \
     rm -rf /opt/cvagent/lib/python3*/site-packages/pip /opt/cvagent/lib/python3*/site-packages/pip-* \
            /opt/cvagent/lib/python3*/site-packages/setuptools* /opt/cvagent/bin/pip*
 

@@ -17,11 +17,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cvagent.standin import StandIn
+from cvagent.standin import TOKEN, StandIn
 from cvagent.standin.recorded import install
 
 _LAB = Path(__file__).resolve().parents[2] / "lab"
-_TOKEN = "demo-token"  # noqa: S105 - of the stand-in
 _COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
 _ROWS = 24
 _PARTING_S = 15
@@ -41,7 +40,7 @@ def show_demo(*, nodes: int, recorded: bool, seconds: int | None) -> int:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvagent-demo-", dir="/var/tmp")))
             folder.chmod(0o755)  # munge wants to be reached by everybody
             bin_dir = _replay(folder, reason, console) if reason else _real(folder, nodes, stack, console)
-            stand_in = stack.enter_context(StandIn(token=_TOKEN))
+            stand_in = stack.enter_context(StandIn())
             _start(
                 stack,
                 [sys.executable, "-m", "cvagent"],
@@ -97,7 +96,7 @@ def _real(folder: Path, nodes: int, stack: ExitStack, console: Console) -> Path:
 
 
 def _agent_settings(folder: Path, bin_dir: Path, stand_in: StandIn) -> Mapping[str, str]:
-    (folder / "token").write_text(_TOKEN)
+    (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CVAGENT_")}
     return kept | {

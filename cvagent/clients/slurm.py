@@ -156,7 +156,8 @@ def _live(record: str) -> Run:
 def _ended(fields: list[str]) -> Run:
     job_id, state, submitted, started, ended, partition, hosts, name = fields
     word = state.partition(" ")[0].rstrip("+")
-    nodes = "" if hosts == "None assigned" else hosts
+    # Just after the end of a job accounting may know its first node only; such a record has no partition yet.
+    nodes = "" if hosts == "None assigned" or not partition else hosts
     try:
         identity = Identity(_number(job_id), _number(submitted))
         end = _epoch(ended) if word in OVER else None

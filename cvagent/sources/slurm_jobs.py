@@ -13,6 +13,7 @@ from cvagent.model import OVER, Ask, Identity, Observation, Run
 # slurmctld's clock may be ahead of ours.
 _AHEAD_S = 60
 _CONFIG_AGE_S = 3600
+_WHOLE_AFTER_S = 300
 
 
 class SlurmJobs:
@@ -72,7 +73,7 @@ def _observation(
     *,
     accounting: bool,
 ) -> Observation:
-    accounted = _unresized(ended)
+    accounted = _unresized(run for run in ended if _is_whole(run, ask.now))
     earlier = {job_id: before[job_id] for job_id, _ in (*live, *accounted) if job_id in before}
     for job_id, submitted_at in accounted:
         earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
@@ -84,6 +85,11 @@ def _observation(
         since=ask.since,
         accounting=accounting,
     )
+
+
+def _is_whole(run: Run, now: int) -> bool:
+    """Whether accounting has the whole record: for some seconds after the end it may have a part, without partition."""
+    return bool(run.partition) or (run.ended_at or 0) < now - _WHOLE_AFTER_S
 
 
 def _left_open(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
