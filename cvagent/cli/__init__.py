@@ -13,7 +13,11 @@ from cvagent.errors import CvagentError, SettingsError
 
 
 class _Program(click.Group):
-    """Turns our own errors into one line and the right exit code."""
+    """Lists commands in the order of this file, and turns our own errors into a line and the right exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
@@ -35,7 +39,7 @@ class _Program(click.Group):
 )
 @click.pass_context
 def main(ctx: click.Context, env_file: Path | None) -> None:
-    r"""Tell Arista CloudVision which Slurm job runs where.
+    """Tell Arista CloudVision which Slurm job runs where.
 
     Settings come from the environment and an env file; `cvagent check` says whether they work, `cvagent plan` what
     would be sent, and `cvagent run` (or `python -m cvagent`) sends it, until it is stopped.
@@ -46,7 +50,7 @@ def main(ctx: click.Context, env_file: Path | None) -> None:
     ctx.obj = env_file
 
 
-@main.command()
+@main.command(short_help="Run, until SIGTERM or Ctrl-C.")
 @click.option(
     "--once", is_flag=True, help="One round, deliver what is due, and end. Exit code 1 when anything is left."
 )
@@ -80,7 +84,7 @@ def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool)
     show_plans(env_file, flow, as_json=as_json, force=force)
 
 
-@main.command()
+@main.command(short_help="Say what works and what does not, with the mend.")
 @click.pass_obj
 def check(env_file: Path | None) -> None:
     """Check settings, Slurm, clock and CloudVision: a line each, with the mend. Writes nothing.
@@ -105,7 +109,7 @@ def resend(env_file: Path | None, job_ids: tuple[int, ...]) -> None:
     resend_jobs(env_file, job_ids)
 
 
-@main.command()
+@main.command(short_help="Send every job that ended in a span of time.")
 @click.option("--since", required=True, metavar="T", help="2026-03-01, 2026-03-01T10:30, or 36h, 7d before now. UTC.")
 @click.option("--until", metavar="T", help="Likewise. Default: now, running jobs included.")
 @click.pass_obj
@@ -159,7 +163,7 @@ def outbox_drop(env_file: Path | None, keys: tuple[str, ...], *, everything: boo
     drop_entries(env_file, _which(keys, everything=everything))
 
 
-@main.command("stand-in")
+@main.command("stand-in", short_help="Run a strict stand-in for CloudVision on loopback.")
 @click.option("--port", default=8480, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
 @click.option("--tls", is_flag=True, help="HTTPS with a private CA of its own; prints where the CA file is.")
 @click.option("--fault", default="", metavar="SPEC", help="For example 503*20,hang*2,reset*3,429*5,lost*1.")
@@ -176,7 +180,7 @@ def stand_in(*, port: int, tls: bool, fault: str, token: str, no_batch: bool, no
         raise click.BadParameter(str(error), param_hint="--fault") from None
 
 
-@main.command()
+@main.command(short_help="See it work: real Slurm, stand-in CloudVision, agent.")
 @click.option("--nodes", default=4, show_default=True, type=click.IntRange(2, 64), help="Nodes of the real Slurm.")
 @click.option("--recorded", is_flag=True, help="Replay a recorded cluster instead of starting a real Slurm.")
 @click.option("--for", "seconds", type=click.IntRange(min=1), help="End by itself after so many seconds.")

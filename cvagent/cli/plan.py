@@ -21,7 +21,9 @@ _SHOWN = 200
 
 def show_plans(env_file: Path | None, name: str | None, *, as_json: bool, force: bool) -> None:
     """Print the plan of one flow or of all. Raises SettingsError, SourceError or StoreError."""
-    settings, _ = load_settings(env_file)
+    settings, notes = load_settings(env_file)
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
     flows = flows_for(settings.mode)
     names = [flow.name for flow in flows]
     if name is not None and name not in names:

@@ -1,0 +1,159 @@
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MEND = "did you mean CVAGENT_JOB_INTERVAL_S?"
+
+
+def test_help_lists_every_command_in_order(cvagent):
+    shown = cvagent("--help").stdout
+    commands = re.findall(r"^  (\S+)  +\S", shown[shown.index("Commands:") :], re.MULTILINE)
+    assert commands == ["run", "plan", "check", "resend", "backfill", "outbox", "stand-in", "demo"]
+    assert "..." not in shown[shown.index("Commands:") :], "no line is cut"
+    assert "..." not in shown[shown.index("Commands:") :], "no line is cut"
+
+
+def test_once_sends_what_plan_shows_and_then_nothing_is_left(cvagent, stand_in):
+    planned = cvagent("plan", "--json")
+    assert planned.exit_code == 0
+    keys = {change["key"] for change in json.loads(planned.stdout)["jobs"]["changes"]}
+    assert cvagent("run", "--once").exit_code == 0
+    assert keys
+    assert keys <= stand_in.jobs.keys()
+    again = json.loads(cvagent("plan", "jobs", "--json").stdout)["jobs"]["changes"]
+    assert {change["why"] for change in again} <= {"new", "ended"}, "the recording goes on, but nothing is sent twice"
+
+
+def test_plan_of_an_unknown_flow_is_wrong_usage(cvagent):
+    told = cvagent("plan", "nodez")
+    assert told.exit_code == 2
+    assert "'nodez' is no flow of mode push: jobs" in told.output
+
+
+def test_plan_without_an_agent_says_what_it_compares_with(cvagent):
+    told = cvagent("plan", CVAGENT_STORE_URL=None)
+    assert told.exit_code == 0
+    assert "no agent answers on http://127.0.0.1:1" in told.stderr
+    assert "+ 1@lab" in told.stdout
+
+
+def test_once_fails_when_cloudvision_is_down(cvagent, stand_in):
+    stand_in.down()
+    told = cvagent("run", "--once")
+    assert told.exit_code == 1
+    waiting = cvagent("outbox", "list")
+    assert "1@lab" in waiting.stdout
+    assert "pending" in waiting.stdout
+    stand_in.up()
+    assert cvagent("run", "--once").exit_code == 0
+    assert "nothing is pending or set aside" in cvagent("outbox", "list").stdout
+
+
+def test_what_is_refused_is_set_aside_until_a_person_acts(cvagent, stand_in):
+    stand_in.faults("400@^1@lab$")
+    assert cvagent("run", "--once").exit_code == 1
+    listed = [json.loads(line) for line in cvagent("outbox", "list", "--json").stdout.splitlines()]
+    assert [(entry["key"], entry["status"]) for entry in listed] == [("1@lab", "set_aside")]
+    stand_in.faults("")
+    assert "1@lab" not in stand_in.jobs
+    assert cvagent("outbox", "retry", "1@lab").stdout.startswith("1 entry due again")
+    assert cvagent("run", "--once").exit_code == 0
+    assert "1@lab" in stand_in.jobs
+
+
+def test_drop_forgets(cvagent, stand_in):
+    stand_in.faults("400@^1@lab$")
+    cvagent("run", "--once")
+    assert cvagent("outbox", "drop", "1@lab").exit_code == 0
+    assert cvagent("outbox", "drop", "1@lab").exit_code == 1
+
+
+@pytest.mark.parametrize("words", [("outbox", "retry"), ("outbox", "drop", "--all", "1@lab"), ("run", "--force")])
+def test_wrong_usage(cvagent, words):
+    assert cvagent(*words).exit_code == 2
+
+
+def test_a_store_in_memory_cannot_be_mended_from_outside(cvagent):
+    told = cvagent("outbox", "retry", "--all", CVAGENT_STORE_URL=None)
+    assert told.exit_code == 1
+    assert "CVAGENT_STORE_URL" in told.stderr
+
+
+def test_resend_sends_again_and_names_what_is_unknown(cvagent, stand_in):
+    cvagent("run", "--once")
+    before = len(stand_in.history)
+    told = cvagent("resend", "1", "987654")
+    assert told.exit_code == 1
+    assert "job 987654: Slurm does not know it" in told.stderr
+    assert [write.key for write in stand_in.history[before:]][:1] == ["1@lab"]
+    assert cvagent("resend", "1").exit_code == 0
+
+
+def test_backfill_sends_what_ended(cvagent, stand_in):
+    told = cvagent("backfill", "--since", "1h")
+    assert told.exit_code == 0
+    assert re.search(r"(\d+) of \1 documents sent", told.stdout)
+    assert {job["state"] for job in stand_in.jobs.values()} >= {"JOB_STATE_COMPLETED", "JOB_STATE_RUNNING"}
+
+
+@pytest.mark.parametrize("since", ["yesterday", "2026-13-01", "7w"])
+def test_backfill_wants_a_time(cvagent, since):
+    told = cvagent("backfill", "--since", since)
+    assert told.exit_code == 2
+    assert since in told.output
+
+
+def test_check_is_all_well(cvagent):
+    told = cvagent("check")
+    assert told.exit_code == 0, told.stdout
+    assert "FAIL" not in told.stdout
+    assert "clock        agrees with CloudVision's" in told.stdout
+
+
+def test_check_names_what_is_wrong_and_the_mend(cvagent, tmp_path):
+    told = cvagent("check", CVAGENT_CLOUDVISION_TOKEN="wrong-token", CVAGENT_SLURM_BIN_DIR=str(tmp_path))
+    assert told.exit_code == 1
+    failed = [line for line in told.stdout.splitlines() if line.startswith("FAIL")]
+    assert [line.split()[1] for line in failed] == ["squeue", "sacct", "scontrol", "slurmctld", "CloudVision"]
+    assert "CVAGENT_SLURM_BIN_DIR" in failed[0]
+    assert "the token is refused" in failed[-1]
+    assert "wrong-token" not in told.stdout
+
+
+def test_wrong_settings_stop_the_start(cvagent):
+    told = cvagent("run", CVAGENT_JOB_INTERVALS="3", CVAGENT_CLOUDVISION_TOKEN="distinctive secret")
+    assert told.exit_code == 2
+    assert MEND in told.stderr
+    assert "distinctive" not in told.output
+
+
+def test_pull_has_nothing_to_run_yet(cvagent):
+    told = cvagent("run", CVAGENT_MODE="pull")
+    assert told.exit_code == 2
+    assert "CVAGENT_MODE=pull" in told.stderr
+
+
+def test_no_cluster_name_no_start(cvagent, tmp_path):
+    told = cvagent("run", CVAGENT_SLURM_BIN_DIR=str(tmp_path))
+    assert told.exit_code == 2
+    assert "CVAGENT_CLUSTER is not set" in told.stderr
+
+
+def test_a_wrong_fault_names_what_is_allowed(cvagent):
+    told = cvagent("stand-in", "--fault", "sneeze*3")
+    assert told.exit_code == 2
+    assert "sneeze" in told.output
+
+
+def test_the_recorded_demo_ends_by_itself_and_leaves_nothing(tmp_path):
+    folder = Path("/var/tmp")  # noqa: S108 - where the demo keeps its own, with a name nobody else has
+    left = set(folder.glob("cvagent-demo-*"))
+    demo = [sys.executable, "-m", "cvagent", "demo", "--recorded", "--for", "5"]
+    shown = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "Replaying a recorded cluster" in shown
+    assert "1@lab" in shown
+    assert set(folder.glob("cvagent-demo-*")) <= left
