@@ -144,23 +144,20 @@ class _Changes:
 
     def _is_early(self, run: Run, started_at: int) -> bool:
         """Whether the runs that number this one are yet to be told: accounting is late, but keeps the order."""
-        if not self._observed.accounting or not run.restarts or self._older(run) >= run.restarts:
+        if not self._observed.accounting or not run.restarts:
             return False
         told = run.identity.submitted_at in self._observed.earlier.get(run.identity.job_id, ())
         return not told and self._observed.at - started_at < _PATIENCE_S
 
     def _key(self, run: Run) -> str:
         """The first run has a bare key; the run after the n-th restart has `.n`."""
-        nth = self._older(run)
+        job_id, submitted_at = run.identity
+        nth = sum(other < submitted_at for other in self._submissions(job_id))
         if not self._observed.accounting:
             nth = max(nth, run.restarts or 0)
-        while (key := job_key(run.identity.job_id, nth, self._rules.cluster)) in self._keys:
+        while (key := job_key(job_id, nth, self._rules.cluster)) in self._keys:
             nth += 1
         return key
-
-    def _older(self, run: Run) -> int:
-        """How many runs of the same job came before this one."""
-        return sum(other < run.identity.submitted_at for other in self._submissions(run.identity.job_id))
 
     def _submissions(self, job_id: int) -> set[int]:
         """Submit times of all runs of a job that anybody knows of."""

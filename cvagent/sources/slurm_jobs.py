@@ -28,6 +28,8 @@ class SlurmJobs:
         self._config_at = 0
         # Submit times by job id, for the jobs of the last round.
         self._earlier: Mapping[int, frozenset[int]] = {}
+        # Ids of jobs that accounting called running while slurmctld did not hold them: is that so in a while?
+        self._doubtful: set[int] = set()
 
     def observe(self, ask: Ask) -> Observation:
         """Ask Slurm; raise SourceError when any one question was not answered."""
@@ -36,10 +38,13 @@ class SlurmJobs:
         ended: list[Run] = []
         if accounting:
             ended = self._slurm.ended_jobs(ask.since, ask.now + _AHEAD_S, all_states=ask.cold)
-            job_ids = _left_open(ask, live, ended) | self._unnumbered(ask, live, ended)
+            job_ids = _left_open(ask, live, ended) | self._unnumbered(ask, live, ended) | self._doubtful
             ended += self._slurm.jobs_by_id(sorted(job_ids)) if job_ids else []
         observation = _observation(ask, live, ended, self._earlier, accounting=accounting)
         self._earlier = observation.earlier
+        self._doubtful = {
+            identity.job_id for identity, run in observation.accounted.items() if _is_doubtful(run, ask, live)
+        }
         return observation
 
     def observe_jobs(self, ask: Ask, job_ids: Collection[int]) -> Observation:
@@ -100,6 +105,11 @@ def _left_open(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> 
         for identity, item in ask.known.items()
         if item.is_open and identity not in over and _is_gone(live.get(identity))
     }
+
+
+def _is_doubtful(run: Run, ask: Ask, live: Mapping[Identity, Run]) -> bool:
+    known_or_live = run.identity in ask.known or run.identity in live
+    return not known_or_live and run.ended_at is None and (run.started_at or 0) >= ask.since
 
 
 def _is_gone(run: Run | None) -> bool:

@@ -244,8 +244,8 @@ def test_a_key_is_never_given_twice():
 def test_a_restarted_run_waits_until_accounting_tells_of_the_run_before():
     late = an_observation(400, [SECOND])
     assert plan(late) == NOTHING
-    assert keys(plan(late, RUNNING)) == {300: "1.1@lab"}
-    assert keys(plan(an_observation(400, [SECOND], [told("REQUEUED", 300)]))) == {100: "1@lab", 300: "1.1@lab"}
+    rows = [told("REQUEUED", 300), told("RUNNING", None, submitted_at=300)]
+    assert keys(plan(an_observation(400, [SECOND], rows))) == {100: "1@lab", 300: "1.1@lab"}
 
 
 def test_it_does_not_wait_for_a_run_that_accounting_never_had():
