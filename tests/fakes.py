@@ -64,6 +64,7 @@ class FakeSink:
         outcomes: By key, what the next deliveries say; what is not named is accepted.
         lost: Keys that are taken once, while the answer is lost on the way.
         closed: Once set, what is left of a delivery is deferred.
+        meanwhile: Called once while the next entry is under way.
     """
 
     def __init__(self, name: str = "cloudvision_jobs") -> None:
@@ -75,11 +76,16 @@ class FakeSink:
         self.outcomes: dict[str, list[Outcome]] = {}
         self.lost: set[str] = set()
         self.closed = False
+        self.meanwhile: Callable[[], object] | None = None
 
     def deliver(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Outcome]]:
         self.calls.append([entry.key for entry in entries])
         for entry in entries:
-            yield entry, self._answer(entry)
+            answer = self._answer(entry)
+            meanwhile, self.meanwhile = self.meanwhile, None
+            if meanwhile:
+                meanwhile()
+            yield entry, answer
 
     def close(self) -> None:
         self.closed = True

@@ -6,6 +6,7 @@ from slurmctld, or, when neither shows it for some rounds, is inferred. A run th
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from functools import cached_property
 
 from msgspec import Struct
@@ -29,8 +30,6 @@ from cvagent.model import (
 _FEW = 10
 # squeue is asked before sacct: what began just now may stand in the second answer alone.
 _GRACE_S = 60
-# A restarted run waits for so many seconds to be told until accounting knows the runs before it.
-_PATIENCE_S = 600
 
 
 class JobRules(Struct, frozen=True):
@@ -58,8 +57,8 @@ def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: Job
     changes = _Changes(observed, known, rules)
     for run in _runs(observed, known):
         changes.follow(run)
-    open_items = [item for item in known.values() if item.document.ended_at is None]
-    lost = [item for item in open_items if _is_lost(item.document.identity, observed)]
+    open_items = {identity: item for identity, item in known.items() if item.document.ended_at is None}
+    lost = [item for identity, item in open_items.items() if _is_lost(identity, observed)]
     ends = [changes.infer(item) for item in lost if item.absence.rounds + 1 >= rules.absent_rounds]
     runaways = [change for run in observed.accounted.values() for change in changes.runaway(run)]
     ends += runaways
@@ -120,9 +119,9 @@ class _Changes:
 
     def _documents(self, run: Run) -> Iterator[JobConfig]:
         """What a sink is to know about a run that the store does not know; nothing while it cannot be told."""
-        if run.started_at is None or not run.nodes or run.word == "COMPLETING" or not self._is_wanted(run):
+        if run.started_at is None or not run.nodes or run.word == "COMPLETING":
             return
-        if self._is_early(run, run.started_at):
+        if self._is_early(run) or not self._is_wanted(run):
             return
         document = JobConfig(
             key=self._key(run),
@@ -142,12 +141,13 @@ class _Changes:
         rules = self._rules
         return bool(rules.name_filter.search(run.name) and rules.partition_filter.search(run.partition))
 
-    def _is_early(self, run: Run, started_at: int) -> bool:
-        """Whether the runs that number this one are yet to be told: accounting is late, but keeps the order."""
-        if not self._observed.accounting or not run.restarts:
-            return False
-        told = run.identity.submitted_at in self._observed.earlier.get(run.identity.job_id, ())
-        return not told and self._observed.at - started_at < _PATIENCE_S
+    def _is_early(self, run: Run) -> bool:
+        """Whether the runs that number a restarted one may be untold: accounting is late, but keeps the order.
+
+        slurmctld repeats what it has to tell until slurmdbd took it.
+        """
+        told = self._observed.earlier.get(run.identity.job_id, ())
+        return self._observed.accounting and bool(run.restarts) and run.identity.submitted_at not in told
 
     def _key(self, run: Run) -> str:
         """The first run has a bare key; the run after the n-th restart has `.n`."""
@@ -161,16 +161,27 @@ class _Changes:
 
     def _submissions(self, job_id: int) -> set[int]:
         """Submit times of all runs of a job that anybody knows of."""
-        return self._others.get(job_id, set()) | self._observed.earlier.get(job_id, frozenset())
+        seen = {at for at in (self._one.get(job_id),) if at is not None}
+        return seen | self._others.get(job_id, set()) | self._observed.earlier.get(job_id, frozenset())
 
     @cached_property
     def _keys(self) -> set[str]:
         return {item.document.key for item in self._known.values()}
 
     @cached_property
+    def _seen(self) -> AbstractSet[Identity]:
+        return self._known.keys() | self._observed.live.keys()
+
+    @cached_property
+    def _one(self) -> dict[int, int]:
+        """The submit time of one run of each job: nearly all jobs have no other."""
+        return dict(self._seen)
+
+    @cached_property
     def _others(self) -> dict[int, set[int]]:
+        """The submit times of the other runs of a job."""
         times: dict[int, set[int]] = {}
-        for job_id, submitted_at in (*self._known, *self._observed.live):
+        for job_id, submitted_at in self._seen - self._one.items():
             times.setdefault(job_id, set()).add(submitted_at)
         return times
 

@@ -74,10 +74,10 @@ class Convergence(RuleBasedStateMachine):
     def start(self, pick, nodes):
         self.slurm.start(chosen(self.slurm.held("PENDING"), pick), nodes)
 
-    @precondition(lambda self: self.slurm.held("PENDING"))
-    @rule(pick=PICK)
-    def cancel_pending(self, pick):
-        self.slurm.cancel_pending(chosen(self.slurm.held("PENDING"), pick))
+    @rule()
+    def submit_and_cancel(self):
+        self.slurm.submit()
+        self.slurm.cancel_pending(self.slurm.held("PENDING")[-1])
 
     @precondition(lambda self: self.slurm.held("RUNNING", "SUSPENDED"))
     @rule(pick=PICK, final=st.sampled_from(FINAL), completing=st.booleans())
@@ -91,9 +91,11 @@ class Convergence(RuleBasedStateMachine):
         self.slurm.print()
 
     @precondition(lambda self: self.slurm.held("RUNNING"))
-    @rule(pick=PICK, final=st.sampled_from(["REQUEUED", "NODE_FAIL", "PREEMPTED"]))
-    def requeue(self, pick, final):
+    @rule(pick=PICK, final=st.sampled_from(["REQUEUED", "NODE_FAIL", "PREEMPTED"]), waits=st.booleans())
+    def requeue(self, pick, final, waits):
         self.slurm.requeue(chosen(self.slurm.held("RUNNING"), pick), final)
+        if not waits:
+            self.slurm.start(self.slurm.held("PENDING")[-1], nodes=1)
 
     @precondition(lambda self: self.slurm.held("RUNNING", "SUSPENDED"))
     @rule(pick=PICK)
@@ -114,7 +116,7 @@ class Convergence(RuleBasedStateMachine):
             self.slurm.crash(job)
             self.slurm.print()
 
-    @rule(seconds=st.sampled_from([1, 10, 60, 300]))
+    @rule(seconds=st.sampled_from([1, 10, 60, 900]))
     def time_passes(self, seconds):
         self.slurm.forward(seconds)
 
@@ -122,6 +124,28 @@ class Convergence(RuleBasedStateMachine):
     def accounting_catches_up(self, count):
         if "sacct" not in self.slurm.commands.broken:
             self.slurm.account_late_rows(count)
+
+    # What the order of the rules above seldom makes.
+
+    @rule()
+    def requeued_at_once(self):
+        self.submit_and_start(nodes=1)
+        self.requeue(pick=-1, final="REQUEUED", waits=False)
+
+    @rule()
+    def completing_for_long(self):
+        self.submit_and_start(nodes=1)
+        self.slurm.end(self.slurm.held("RUNNING")[-1], "COMPLETED", completing=True)
+        self.slurm.account_late_rows(10_000)
+        self.collector.round()
+        self.slurm.forward(900)
+
+    @rule()
+    def ends_during_the_delivery_of_its_start(self):
+        self.submit_and_start(nodes=1)
+        self.collector.round()
+        self.slurm.end(self.slurm.held("RUNNING")[-1], "FAILED", completing=False)
+        self.delivery(round_meanwhile=True)
 
     # What fails.
 
@@ -138,6 +162,15 @@ class Convergence(RuleBasedStateMachine):
     def slurm_works_again(self):
         self.slurm.commands.broken.pop("squeue", None)
         self.slurm.database_up()
+
+    @rule(seconds=st.sampled_from([100, 700, 2000]))
+    def slurmdbd_was_down_while_a_job_came_and_went(self, seconds):
+        self.slurmdbd_goes_down()
+        self.submit_and_start(nodes=1)
+        self.slurm.end(self.slurm.held("RUNNING")[-1], "FAILED", completing=False)
+        self.slurm.forward(seconds)
+        self.slurm.database_up()
+        self.collector.round()
 
     @rule(down=st.booleans())
     def sink_fails_or_works(self, down):
@@ -190,9 +223,11 @@ class Convergence(RuleBasedStateMachine):
         self.collector.round()
         self.slurm.commands.after_squeue = None
 
-    @rule()
-    def delivery(self):
+    @rule(round_meanwhile=st.booleans())
+    def delivery(self, round_meanwhile):
+        self.sink.meanwhile = self.collector.round if round_meanwhile else None
         self.courier.run()
+        self.sink.meanwhile = None
 
     @rule()
     def all_works_again(self):

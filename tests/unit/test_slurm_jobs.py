@@ -243,3 +243,32 @@ def test_some_jobs_can_be_asked_for_whatever_their_age():
     assert set(seen.live) == {Identity(5, 9_000)}
     assert set(seen.accounted) == {Identity(5, 8_000), Identity(5, 9_000)}
     assert asked_ids(fake) == ["5"]
+
+
+def test_half_a_record_is_waited_for():
+    """Just after the end of a job accounting may have a part of it, without partition and with its first node only."""
+    half = ENDED._replace(partition="", ended_at=NOW - 300)
+    source, _ = source_of(accounted=[half])
+    assert source.observe(ask()).accounted == {}
+    [run] = source.observe(ask(now=NOW + 1)).accounted.values()
+    assert (run.ended_at, run.nodes) == (NOW - 300, "")
+
+
+YOUNG = Record(7, "RUNNING", 10_550, 10_555, nodes="node1")
+
+
+def test_what_accounting_alone_calls_running_is_asked_for_until_it_is_known_or_old():
+    source, fake = source_of(accounted=[YOUNG])
+    source.observe(ask(cold=True))
+    assert set(source.observe(ask()).accounted) == {Identity(7, 10_550)}
+    assert asked_ids(fake) == ["7"]
+    source.observe(ask(document_of(YOUNG, ended_at=10_600)))
+    source.observe(ask(document_of(YOUNG, ended_at=10_600)))
+    assert asked_ids(fake) == ["7", "7"]
+
+
+def test_a_runaway_that_began_before_the_window_is_left_alone():
+    source, fake = source_of(accounted=[YOUNG])
+    source.observe(ask(cold=True, since=10_556))
+    source.observe(ask(since=10_556))
+    assert asked_ids(fake) == ["7"]
