@@ -8,7 +8,8 @@ CvagentError
 ├── DeliveryError           a write that did not get through
 │   ├── Retryable           comes back later: no answer, 401, 403, 408, 425, 429, 5xx, a redirect, a missing API
 │   └── Permanent           the same document will be refused again: other 4xx
-└── StoreError              the store cannot be opened or written
+├── StoreError              the store cannot be opened or written
+└── HookError               the hook cannot be put into slurm.conf or taken out of it; nothing was changed
 
 Texts name the thing and the mend. They never hold a token or a payload.
 """
@@ -71,3 +72,7 @@ class Permanent(DeliveryError):
 
 class StoreError(CvagentError):
     """The store cannot be opened or written."""
+
+
+class HookError(CvagentError):
+    """The hook cannot be put into slurm.conf or taken out of it."""

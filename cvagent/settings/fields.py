@@ -73,6 +73,9 @@ class Settings(BaseSettings):
         validate_default=True,
         description="Regular expression: a job is reported when a match is in its partition's name; none: all",
     )
+    hook_spool: Path | None = Field(
+        None, description="Directory in which the hook leaves its notes (docs/hook.md); none: no notes are looked for"
+    )
     store_url: values.StoreUrl = Field(
         IN_MEMORY,
         validate_default=True,
