@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import chain
 from threading import RLock
 
 import msgspec
@@ -67,7 +68,8 @@ class SqlOutbox:
         query = select(_columns.body, _columns.absent_rounds, _columns.absent_since)
         known = {}
         with self._transaction() as connection:
-            for body, rounds, at in connection.execute(query.where(*self._of(sink), _columns.watched_until >= since)):
+            found = connection.execute(query.where(*self._of(sink), _columns.watched_until >= since))
+            for body, rounds, at in chain.from_iterable(found.partitions(1000)):
                 document = _decode(body)
                 known[document.identity] = Known(document, Absence(rounds, at) if rounds else SEEN)
         return known
