@@ -3,7 +3,9 @@
 import datetime as dt
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Collection
+from statistics import median
 from threading import Lock
 
 from apscheduler.executors.pool import ThreadPoolExecutor
@@ -11,6 +13,34 @@ from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 
 log = logging.getLogger(__name__)
+
+_SLOW_S = 5.0
+_SLOW_FACTOR = 3
+_NOISE_S = 0.5
+_MOST_STRETCH = 10.0
+_REMEMBERED = 50
+_ENOUGH = 3
+
+
+class Pace:
+    """How much longer than set an interval is to be: it grows while slurmctld answers slowly, and shrinks back.
+
+    Slow is over 5 s, or three times the usual (and over half a second: below that it is noise).
+    """
+
+    def __init__(self) -> None:
+        self.stretch = 1.0
+        self._usual: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def judge(self, seconds: float) -> float:
+        """Take the slowest answer of a round, in seconds; return the factor for the next interval, 1 to 10."""
+        usual = median(self._usual) if len(self._usual) >= _ENOUGH else seconds
+        if seconds > _SLOW_S or seconds > max(_SLOW_FACTOR * usual, _NOISE_S):
+            self.stretch = min(_MOST_STRETCH, self.stretch * 2)
+        else:
+            self._usual.append(seconds)
+            self.stretch = max(1.0, self.stretch / 2)
+        return self.stretch
 
 
 class Scheduler:

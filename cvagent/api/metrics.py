@@ -39,6 +39,8 @@ class Metrics:
             "slurm_command_seconds", "Duration of Slurm's commands", "command", _COMMAND_S
         )
         self._commands = self._counter("slurm_commands", "Slurm's commands that were run", "command", "result")
+        self._stretch = self._gauge("interval_stretch", "How many times as long as set the interval is", "flow")
+        self._share = self._gauge("slurmctld_share", "The agent's user's share of what slurmctld served", "what")
         Info("cvagent_build", "The version that runs", registry=self.registry).info({"version": __version__})
         self._begin(flows, sinks)
 
@@ -50,6 +52,15 @@ class Metrics:
         self._refused.labels(flow).set(len(plan.refused))
         for change in plan.changes:
             self._changes.labels(flow, why(change)).inc()
+
+    def stretched(self, flow: str, factor: float) -> None:
+        """The interval of a flow changed."""
+        self._stretch.labels(flow).set(factor)
+
+    def shares(self, of_requests: float, of_time: float) -> None:
+        """Shares of what slurmctld served in the last hour, 0 to 1."""
+        self._share.labels("requests").set(of_requests)
+        self._share.labels("time").set(of_time)
 
     def round_skipped(self, flow: str) -> None:
         """A round that was given up."""

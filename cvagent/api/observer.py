@@ -9,6 +9,7 @@ from typing import NamedTuple, ParamSpec
 
 from msgspec.structs import replace
 
+from cvagent.api.bill import Bill
 from cvagent.api.metrics import Metrics, why
 from cvagent.errors import CvagentError
 from cvagent.model import Accepted, Deferred, Health, Outcome, Plan, Refused
@@ -74,14 +75,17 @@ class Board:
     Args:
         flows: By name the seconds without a success after which a flow is not ready; 0.0 when age says nothing.
         sinks: Likewise, for a sink in whose outbox something waits.
+        bill: What Slurm is asked and what that costs it; one of its own when left out.
     """
 
-    def __init__(self, flows: Mapping[str, float], sinks: Mapping[str, float]) -> None:
+    def __init__(self, flows: Mapping[str, float], sinks: Mapping[str, float], bill: Bill | None = None) -> None:
+        self.bill = bill or Bill("nobody", 0.0)
         self.metrics = Metrics(flows, sinks)
         self._lock = Lock()
         self._flows = {name: Health(stale_after_s=stale_s) for name, stale_s in flows.items()}
         self._sinks = {name: Health(stale_after_s=stale_s) for name, stale_s in sinks.items()}
         self._details: dict[str, str | None] = {}
+        self._stretches: dict[str, float] = {}
         self._decisions: dict[str, Decision] = {}
         self._errors: deque[Trouble] = deque(maxlen=ERRORS)
 
@@ -137,6 +141,17 @@ class Board:
             ok: False when it failed, could not be started, or ran out of time.
         """
         self.metrics.command_done(command, seconds, ok)
+
+    def stretched(self, flow: str, factor: float) -> None:
+        """A flow's interval is so many times as long as set: it is stale that much later."""
+        with self._lock:
+            health = self._flows[flow]
+            health.stale_after_s *= factor / self._stretches.get(flow, 1.0)
+            self._stretches[flow] = factor
+            slow = f"slurmctld answers slowly: the interval is {factor:g} times as long as set"
+            self._details[flow] = slow if factor > 1 else None
+            self.bill.stretch[flow] = factor
+        self.metrics.stretched(flow, factor)
 
     def set_detail(self, name: str, text: str | None) -> None:
         """Say what a person should know about a flow or sink although all is well; None: nothing (any more)."""

@@ -46,7 +46,7 @@ def make_app(outbox: Outbox, board: Board, settings: Settings, cluster: str, clo
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     page = Page(View(outbox, board, settings, cluster, clock))
     _add_probes(app, outbox, board, clock)
-    _add_pages(app, outbox, board, page)
+    _add_pages(app, page, outbox, board, clock)
     listen = settings.http_listen or Listen("127.0.0.1", 0)
     # Around all of it, so that what FastAPI answers by itself is guarded too.
     return Gate(app, listen, settings.http_secret, _headers(page.style_source))
@@ -72,7 +72,7 @@ def _add_probes(app: FastAPI, outbox: Outbox, board: Board, clock: Clock) -> Non
         return Response(scrape.text(), media_type=CONTENT_TYPE)
 
 
-def _add_pages(app: FastAPI, outbox: Outbox, board: Board, page: Page) -> None:
+def _add_pages(app: FastAPI, page: Page, outbox: Outbox, board: Board, clock: Clock) -> None:
     """Add what people and the command line ask for."""
 
     @app.get("/")
@@ -92,6 +92,11 @@ def _add_pages(app: FastAPI, outbox: Outbox, board: Board, page: Page) -> None:
             return Response(encode_rows(outbox.rows(sink, status, limit)), media_type=JSON)
         except StoreError as error:
             raise HTTPException(503, str(error)) from None
+
+    @app.get("/cost")
+    def cost() -> Response:
+        """A `bill.Cost` as JSON."""
+        return Response(msgspec.json.encode(board.bill.cost(clock.now())), media_type=JSON)
 
     @app.get("/favicon.ico")
     async def favicon() -> Response:

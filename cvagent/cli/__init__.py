@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from cvagent import __version__
+from cvagent.cli.hook import hook
 from cvagent.errors import CvagentError, SettingsError
 
 
@@ -161,6 +162,22 @@ def outbox_drop(env_file: Path | None, keys: tuple[str, ...], *, everything: boo
     from cvagent.cli.outbox import drop_entries
 
     drop_entries(env_file, _which(keys, everything=everything))
+
+
+main.add_command(hook)
+
+
+@main.command(short_help="Say what the agent costs Slurm.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object for programs.")
+@click.pass_obj
+def cost(env_file: Path | None, *, as_json: bool) -> None:
+    """Say what the running agent cost Slurm in the last hour, in plain words.
+
+    Its commands and their time, and its user's share of what slurmctld served (from sdiag, asked every five minutes).
+    """
+    from cvagent.cli.cost import show_cost
+
+    show_cost(env_file, as_json=as_json)
 
 
 @main.command("stand-in", short_help="Run a strict stand-in for CloudVision on loopback.")

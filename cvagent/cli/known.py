@@ -1,6 +1,7 @@
 """What the running agent knows, as another process may see it: its store, or its pages when that is in memory."""
 
 import time
+from collections.abc import Mapping
 
 import msgspec
 import requests
@@ -18,7 +19,7 @@ _ALL = 100_000
 
 
 class NoAgent(CvagentError):
-    """The store is in memory, and no agent answers where its pages should be."""
+    """No agent answers where its pages should be."""
 
 
 class Pages:
@@ -32,24 +33,30 @@ class Pages:
         self._settings = settings
         listen = settings.http_listen
         if listen is None:
-            raise NoAgent("the store is in memory and CVAGENT_HTTP_LISTEN is off: nothing can be seen from outside")
+            raise NoAgent("CVAGENT_HTTP_LISTEN is off: nothing can be seen of the running agent")
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - where to ask
         self._url = f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
 
     def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
         """Documents, newest change first."""
         wanted = {"sink": sink, "limit": str(limit)} | ({"status": status} if status else {})
+        try:
+            return decode_rows(self.get("/documents", wanted))
+        except msgspec.MsgspecError as error:
+            raise NoAgent(f"what answers on {self._url} is no agent of this version: {error}") from None
+
+    def get(self, path: str, wanted: Mapping[str, str] | None = None) -> bytes:
+        """The body of one page."""
         token = self._settings.http_secret
         headers = {"Authorization": f"Bearer {token.value()}"} if token else {}
         try:
-            answer = requests.get(f"{self._url}/documents", params=wanted, headers=headers, timeout=_TIMEOUT_S)
+            answer = requests.get(self._url + path, params=wanted, headers=headers, timeout=_TIMEOUT_S)
             answer.raise_for_status()
-            return decode_rows(answer.content)
         except requests.ConnectionError:
-            raise NoAgent(f"the store is in memory and no agent answers on {self._url}") from None
-        except (requests.RequestException, msgspec.MsgspecError) as error:
-            reason = str(error).splitlines()[0]
-            raise NoAgent(f"the store is in memory and no agent answers on {self._url}: {reason}") from None
+            raise NoAgent(f"no agent answers on {self._url} (CVAGENT_HTTP_LISTEN)") from None
+        except requests.RequestException as error:
+            raise NoAgent(f"the agent on {self._url} does not answer: {str(error).splitlines()[0]}") from None
+        return answer.content
 
     def known(self, sink: str, since: int) -> dict[Identity, Known]:
         """See `ports.Outbox`; how long something was absent is not told."""

@@ -11,7 +11,7 @@ from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector
 from cvagent.model import Change, JobConfig, Plan, utc
-from cvagent.ports import Surroundings
+from cvagent.ports import Outbox, Surroundings
 from cvagent.settings import Settings, load_settings
 from cvagent.sources.slurm_jobs import SlurmJobs
 from cvagent.store.outbox import SqlOutbox
@@ -38,16 +38,19 @@ def show_plans(env_file: Path | None, name: str | None, *, as_json: bool, force:
 
 def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
     cluster = reach_cluster(settings)
-    outbox = seen_from_outside(settings, cluster.name)
-    around = Surroundings(outbox, SystemClock(), make_board(settings, [flow]), lambda _name: None, Event())  # type: ignore[arg-type]
     rules = make_rules(settings, cluster.name, force=force)
-    source = SlurmJobs(cluster.slurm)
+    board = make_board(settings, [flow])
+
+    def against(outbox: Outbox) -> Plan:
+        around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())
+        return Collector(flow, SlurmJobs(cluster.slurm), rules, settings.lookback_h * 3600, around).plan()
+
     try:
-        return Collector(flow, source, rules, settings.lookback_h * 3600, around).plan()
+        return against(seen_from_outside(settings, cluster.name))  # type: ignore[arg-type] # a plan only looks
     except NoAgent as error:
-        click.echo(f"note: {error}\nnote: compared with nothing: everything looks new", err=True)
-        empty = around._replace(outbox=SqlOutbox("sqlite://", cluster.name))
-        return Collector(flow, source, rules, settings.lookback_h * 3600, empty).plan()
+        click.echo(f"note: {error}", err=True)
+        click.echo("note: its store is in memory, so this is compared with nothing: everything looks new", err=True)
+        return against(SqlOutbox("sqlite://", cluster.name))
 
 
 def _show(flow: str, plan: Plan) -> None:

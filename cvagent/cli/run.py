@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from cvagent import logs
-from cvagent.app import Agent
+from cvagent.app.agent import Agent
 from cvagent.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)

@@ -1,32 +1,28 @@
-"""Builds the program from settings. The only module that knows every concrete class."""
+"""The running program: built from its parts, started, reloaded and stopped."""
 
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import sdnotify
 
 from cvagent import __version__, logs
-from cvagent.api.observer import Board
-from cvagent.clients.cloudvision import CloudVision
-from cvagent.clients.docker import DockerRunner
-from cvagent.clients.runner import NativeRunner, Runner
+from cvagent.api.bill import Bill, Metered, Served
+from cvagent.app.build import SystemClock, flows_for, make_board, make_rules, make_sink, open_outbox, reach_cluster
+from cvagent.clients.sdiag import diagnose
 from cvagent.clients.slurm import Slurm
 from cvagent.errors import CvagentError, SettingsError
-from cvagent.flows import Flow, flows_of
 from cvagent.loops import Collector, Courier
 from cvagent.ports import Surroundings
-from cvagent.push.jobs import JobRules
-from cvagent.scheduler import Scheduler
+from cvagent.scheduler import Pace, Scheduler
 from cvagent.settings import Settings
-from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
 from cvagent.sources.slurm_jobs import SlurmJobs
-from cvagent.store.outbox import SqlOutbox
 
 if TYPE_CHECKING:
     from cvagent.api.server import HttpServer
@@ -38,70 +34,7 @@ _LONGEST_BACKOFF_S = 30.0
 _DELIVER_EVERY_S = 1.0
 # systemd's own limit for a stop is longer.
 _STOP_S = 9.5
-_STALE_ROUNDS = 3
-
-
-class SystemClock:
-    """The machine's clock."""
-
-    def now(self) -> float:
-        """UTC epoch seconds."""
-        return time.time()
-
-
-class Cluster(NamedTuple):
-    """How the cluster is asked, and what it is called."""
-
-    name: str
-    runner: Runner
-    slurm: Slurm
-
-
-def make_runner(settings: Settings) -> Runner:
-    """The runner for Slurm's commands that the settings name."""
-    if settings.slurm_deployment == "docker":
-        return DockerRunner(settings.slurm_container or "", settings.slurm_bin_dir, settings.slurm_conf)
-    return NativeRunner(settings.slurm_bin_dir, settings.slurm_conf)
-
-
-def reach_cluster(settings: Settings) -> Cluster:
-    """The cluster's commands and name.
-
-    Raises:
-        SettingsError: No name is set and Slurm does not tell its own.
-    """
-    runner = make_runner(settings)
-    slurm = Slurm(runner, settings.slurm_timeout_s)
-    if settings.cluster:
-        return Cluster(settings.cluster, runner, slurm)
-    try:
-        return Cluster(slurm.config().cluster, runner, slurm)
-    except CvagentError as error:
-        raise SettingsError(f"CVAGENT_CLUSTER is not set and Slurm does not tell its ClusterName: {error}") from None
-
-
-def make_rules(settings: Settings, cluster: str, *, force: bool = False) -> JobRules:
-    """What the operator decided about jobs."""
-    return JobRules(
-        cluster=cluster,
-        name_filter=settings.job_name_filter,
-        partition_filter=settings.partition_filter,
-        absent_rounds=settings.absent_rounds,
-        removal_share=settings.removal_share,
-        force=force,
-    )
-
-
-def make_sink(settings: Settings, cluster: str) -> CloudVisionJobs:
-    """The sink that writes to CloudVision."""
-    return CloudVisionJobs(
-        CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file), cluster
-    )
-
-
-def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:
-    """The store. Raises StoreError."""
-    return SqlOutbox(settings.store_secret.value(), cluster)
+_BILL_EVERY_S = 300.0
 
 
 class Agent:
@@ -125,13 +58,18 @@ class Agent:
         self._outbox = open_outbox(settings, self._cluster.name)
         self._sink = make_sink(settings, self._cluster.name)
         self._stop = threading.Event()
-        self._board = make_board(settings, self._flows)
-        self._scheduler = Scheduler(jobs=len(self._flows) + 2)
+        # In a container commands run as its root.
+        self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
+        self._bill = Bill(str(self._uid), time.time())
+        self._board = make_board(settings, self._flows, self._bill)
+        self._scheduler = Scheduler(jobs=len(self._flows) + 3)
+        self._metered = Metered(self._cluster.runner, self._note_command)
+        self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
-        timed = Slurm(_Timed(self._cluster.runner, self._board), settings.slurm_timeout_s)
+        slurm = Slurm(self._metered, settings.slurm_timeout_s)
         rules = make_rules(settings, self._cluster.name, force=force)
         self._collectors = [
-            Collector(flow, SlurmJobs(timed), rules, settings.lookback_h * 3600, around) for flow in self._flows
+            Collector(flow, SlurmJobs(slurm), rules, settings.lookback_h * 3600, around) for flow in self._flows
         ]
         self._courier = Courier(self._sink, min(_LONGEST_BACKOFF_S, settings.job_interval_s), around)
 
@@ -151,8 +89,9 @@ class Agent:
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
         for collector in self._collectors:
-            self._scheduler.add(collector.flow.name, collector.round, self._settings.job_interval_s)
+            self._scheduler.add(collector.flow.name, partial(self._turn, collector), self._settings.job_interval_s)
         self._scheduler.add(self._sink.name, self._courier.run, _DELIVER_EVERY_S)
+        self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         self._scheduler.start()
         server = self._serve()
@@ -161,6 +100,32 @@ class Agent:
         self._stop.wait()
         sdnotify.SystemdNotifier().notify("STOPPING=1")
         self._wind_down(server)
+
+    def _turn(self, collector: Collector) -> None:
+        """One round; then the next is due sooner or later, as slurmctld can bear it."""
+        collector.round()
+        flow, before = collector.flow.name, self._pace.stretch
+        if (stretch := self._pace.judge(self._metered.slowest_s())) != before:
+            log.warning("%s: the interval is %g times as long as set, as slurmctld answers slowly", flow, stretch)
+            self._scheduler.every(flow, self._settings.job_interval_s * stretch)
+            self._board.stretched(flow, stretch)
+
+    def _note_command(self, command: str, seconds: float, done: bool) -> None:
+        self._board.command_done(command, seconds, done)
+        self._bill.command_done(command, seconds, done, time.time())
+
+    def _take_bill(self) -> None:
+        """Ask slurmctld what it served, and whom."""
+        try:
+            diagnosis = diagnose(self._metered, self._settings.slurm_timeout_s)
+        except CvagentError as error:
+            log.info("no bill this time: %s", error)
+            return
+        everybody = diagnosis.by_user.values()
+        counted = (sum(rpcs.number for rpcs in everybody), sum(rpcs.busy_us for rpcs in everybody))
+        ours = tuple(diagnosis.by_user.get(self._uid, (0, 0)))
+        self._bill.served(Served(time.time(), diagnosis.since, (ours[0], ours[1]), counted))
+        self._board.metrics.shares(*self._bill.cost(time.time()).shares)
 
     def _serve(self) -> "HttpServer | None":
         """Begin to serve pages. Raises CvagentError when the address cannot be had; then the work ends too."""
@@ -230,43 +195,6 @@ class Agent:
         for collector in self._collectors:
             collector.rules = make_rules(settings, self._cluster.name)
             collector.lookback_s = settings.lookback_h * 3600
-            self._scheduler.every(collector.flow.name, settings.job_interval_s)
+            self._scheduler.every(collector.flow.name, settings.job_interval_s * self._pace.stretch)
         self._settings = settings
         log.info("SIGHUP: filters, intervals, log level and secrets were read again")
-
-
-class _Timed:
-    """A runner that tells the board what each command took."""
-
-    def __init__(self, inner: Runner, board: Board) -> None:
-        self._inner = inner
-        self._board = board
-
-    def run(self, command: Sequence[str], *, timeout_s: float, env: Mapping[str, str] | None = None) -> bytes:
-        began = time.monotonic()
-        done = False
-        try:
-            answer = self._inner.run(command, timeout_s=timeout_s, env=env)
-            done = True
-        finally:
-            self._board.command_done(command[0], time.monotonic() - began, done)
-        return answer
-
-    def stop(self) -> None:
-        self._inner.stop()
-
-
-def flows_for(mode: str) -> tuple[Flow, ...]:
-    """The flows of a mode. Raises SettingsError for a mode that has none."""
-    flows = flows_of(mode)
-    if not flows:
-        raise SettingsError(f"CVAGENT_MODE={mode} has no flows in cvagent {__version__}: use push")
-    return flows
-
-
-def make_board(settings: Settings, flows: Sequence[Flow]) -> Board:
-    """The board that hears of every round and delivery."""
-    stale_s = _STALE_ROUNDS * settings.job_interval_s + settings.slurm_timeout_s
-    return Board(
-        flows={flow.name: stale_s for flow in flows}, sinks={sink: 0.0 for flow in flows for sink in flow.sinks}
-    )
