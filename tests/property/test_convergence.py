@@ -3,6 +3,7 @@
 import re
 from threading import Event
 
+import pytest
 from fakes import FakeClock, FakeObserver, FakeSink
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -147,6 +148,11 @@ class Convergence(RuleBasedStateMachine):
         self.slurm.end(self.slurm.held("RUNNING")[-1], "FAILED", completing=False)
         self.delivery(round_meanwhile=True)
 
+    @rule()
+    def the_whole_controller_crashes(self):
+        self.slurmctld_crashes_at_once(seen=True)
+        self.agent_restarts(lost=True)
+
     # What fails.
 
     @rule()
@@ -272,10 +278,11 @@ def chosen(candidates, pick):
 
 
 Convergence.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=300,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-test_convergence = Convergence.TestCase
+# Longer than it ever takes, as a failure is made small first.
+test_convergence = pytest.mark.timeout(900)(Convergence.TestCase)
