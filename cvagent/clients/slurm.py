@@ -7,6 +7,7 @@ Times are epoch seconds (`TZ=UTC SLURM_TIME_FORMAT=%s`, set by the runner).
 
 import secrets
 from collections.abc import Iterator, Sequence
+from sys import intern
 from typing import NamedTuple
 
 from cvagent.clients.runner import Runner
@@ -148,7 +149,7 @@ def _live(record: str) -> Run:
     try:
         identity = Identity(_number(job_id), _number(submitted))
         end = _epoch(ended) if word in OVER else None
-        return Run(identity, word, _epoch(started), end, partition, nodes, name, _number(restarts))
+        return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name, _number(restarts))
     except ValueError as error:
         raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
 
@@ -161,7 +162,7 @@ def _ended(fields: list[str]) -> Run:
     try:
         identity = Identity(_number(job_id), _number(submitted))
         end = _epoch(ended) if word in OVER else None
-        return Run(identity, word, _epoch(started), end, partition, nodes, name)
+        return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name)
     except ValueError as error:
         raise Unreadable(f"sacct printed a job that cannot be read: {error}") from None
 
