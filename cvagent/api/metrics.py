@@ -41,6 +41,10 @@ class Metrics:
         self._commands = self._counter("slurm_commands", "Slurm's commands that were run", "command", "result")
         self._stretch = self._gauge("interval_stretch", "How many times as long as set the interval is", "flow")
         self._share = self._gauge("slurmctld_share", "The agent's user's share of what slurmctld served", "what")
+        self._notes = self._counter("notes", "Notes of the hook that were taken out of the spool")
+        self._last_note = Gauge(
+            "cvagent_last_note_timestamp_seconds", "When a note was taken last, 0 for never", registry=self.registry
+        )
         Info("cvagent_build", "The version that runs", registry=self.registry).info({"version": __version__})
         self._begin(flows, sinks)
 
@@ -61,6 +65,11 @@ class Metrics:
         """Shares of what slurmctld served in the last hour, 0 to 1."""
         self._share.labels("requests").set(of_requests)
         self._share.labels("time").set(of_time)
+
+    def noted(self, number: int, at: float) -> None:
+        """So many notes of the hook were taken."""
+        self._notes.inc(number)
+        self._last_note.set(at)
 
     def round_skipped(self, flow: str) -> None:
         """A round that was given up."""

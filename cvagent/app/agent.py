@@ -26,6 +26,7 @@ from cvagent.sources.slurm_jobs import SlurmJobs
 
 if TYPE_CHECKING:
     from cvagent.api.server import HttpServer
+    from cvagent.sources.notes import Notes
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _LONGEST_BACKOFF_S = 30.0
 _DELIVER_EVERY_S = 1.0
 # systemd's own limit for a stop is longer.
 _STOP_S = 9.5
+# What the hook's notes are a reason to look at.
+NOTED_FLOW = "jobs"
 _BILL_EVERY_S = 300.0
 
 
@@ -71,6 +74,7 @@ class Agent:
         self._collectors = [
             Collector(flow, SlurmJobs(slurm), rules, settings.lookback_h * 3600, around) for flow in self._flows
         ]
+        self._notes = self._make_notes(settings)
         self._courier = Courier(self._sink, min(_LONGEST_BACKOFF_S, settings.job_interval_s), around)
 
     def once(self) -> bool:
@@ -94,6 +98,8 @@ class Agent:
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         self._scheduler.start()
+        if self._notes:
+            self._notes.start()
         server = self._serve()
         sdnotify.SystemdNotifier().notify("READY=1")
         log.info("cvagent %s: %s, cluster %s", __version__, self._settings.mode, self._cluster.name)
@@ -103,7 +109,9 @@ class Agent:
 
     def _turn(self, collector: Collector) -> None:
         """One round; then the next is due sooner or later, as slurmctld can bear it."""
-        collector.round()
+        plan = collector.round()
+        if self._notes and collector.flow.name == NOTED_FLOW:
+            self._notes.looked(plan)
         flow, before = collector.flow.name, self._pace.stretch
         if (stretch := self._pace.judge(self._metered.slowest_s())) != before:
             log.warning("%s: the interval is %g times as long as set, as slurmctld answers slowly", flow, stretch)
@@ -113,6 +121,16 @@ class Agent:
     def _note_command(self, command: str, seconds: float, done: bool) -> None:
         self._board.command_done(command, seconds, done)
         self._bill.command_done(command, seconds, done, time.time())
+        if self._notes:
+            self._notes.spend(seconds)
+
+    def _make_notes(self, settings: Settings) -> "Notes | None":
+        if settings.hook_spool is None:
+            return None
+        from cvagent.sources.notes import Notes
+
+        wake = partial(self._scheduler.wake, NOTED_FLOW)
+        return Notes(settings.hook_spool, wake, self._board.metrics.noted)
 
     def _take_bill(self) -> None:
         """Ask slurmctld what it served, and whom."""
@@ -167,6 +185,8 @@ class Agent:
         self._close()
 
     def _end_work(self) -> None:
+        if self._notes:
+            self._notes.stop()
         self._sink.close()
         self._scheduler.stop()
 

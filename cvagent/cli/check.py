@@ -3,7 +3,7 @@
 import email.utils
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -36,8 +36,13 @@ class Finding(NamedTuple):
 
 def check_all(env_file: Path | None) -> bool:
     """Print a line a finding; whether nothing is wrong."""
+    return show_all(_findings(env_file))
+
+
+def show_all(findings: Iterable[Finding]) -> bool:
+    """Print a line a finding; whether nothing is wrong."""
     good = True
-    for finding in _findings(env_file):
+    for finding in findings:
         mark, colour = {True: ("ok  ", "green"), False: ("FAIL", "red"), None: ("note", "yellow")}[finding.ok]
         click.echo(f"{click.style(mark, fg=colour)}  {finding.what:<12} {finding.text}")
         good = good and finding.ok is not False
