@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 from statistics import median
-from threading import Lock
+from threading import Condition, Thread
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
@@ -59,7 +59,7 @@ class Scheduler:
         )
         # It warns whenever a job takes longer than its interval.
         logging.getLogger("apscheduler").setLevel(logging.ERROR)
-        self._lock = Lock()
+        self._lock = Condition()
         self._running: dict[str, float] = {}
         self._again: set[str] = set()
         self._stopped = False
@@ -99,11 +99,14 @@ class Scheduler:
         """Begin nothing more and wait for what is running."""
         with self._lock:
             self._stopped = True
-        self._inner.shutdown(wait=True)
+        # It would hold its lock while it waits, and a run that wakes another job would never end.
+        self._inner.shutdown(wait=False)
+        with self._lock:
+            self._lock.wait_for(lambda: not self._running)
 
     def once(self, name: str, work: Callable[[], object]) -> None:
         """Run `work` now, one time, outside the caller's thread."""
-        self._inner.add_job(self._run, args=(name, work), id=name, replace_existing=True)
+        Thread(target=self._run, args=(name, work), name=name).start()
 
     def longest_run_s(self, names: Collection[str]) -> float:
         """For how long the oldest run of these that is not yet over has been going on, in seconds; 0 when none is."""
@@ -136,6 +139,7 @@ class Scheduler:
         """Whether it was wanted again meanwhile."""
         with self._lock:
             del self._running[name]
+            self._lock.notify_all()
             return name in self._again
 
 

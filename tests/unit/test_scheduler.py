@@ -177,6 +177,43 @@ def test_a_wake_up_during_the_stop_begins_nothing(scheduler):
     assert work.runs == 1
 
 
+def test_a_run_that_wakes_another_job_does_not_hold_up_the_stop(scheduler):
+    work, other = Work(), Counted(1)
+
+    def waking() -> None:
+        work()
+        scheduler.wake("other")
+
+    scheduler.add("other", other, SELDOM_S)
+    scheduler.add("jobs", waking, SELDOM_S)
+    scheduler.start()
+    assert other.done.wait(LIMIT_S)
+    assert work.began_again()
+    stopping = Thread(target=scheduler.stop, daemon=True)
+    stopping.start()
+    while scheduler._inner.running:
+        stopping.join(0.001)
+    work.let_go.set()
+    stopping.join(LIMIT_S)
+    assert not stopping.is_alive()
+    assert other.left == 0
+
+
+def test_the_stop_waits_for_what_is_done_once(scheduler):
+    work = Work()
+    scheduler.start()
+    scheduler.once("reload", work)
+    assert work.began_again()
+    stopping = Thread(target=scheduler.stop)
+    stopping.start()
+    while scheduler._inner.running:
+        stopping.join(0.001)
+    assert stopping.is_alive()
+    work.let_go.set()
+    stopping.join(LIMIT_S)
+    assert work.at_once == 0
+
+
 def test_an_interval_can_be_changed(scheduler):
     work = Counted(3)
     scheduler.add("jobs", work, SELDOM_S)
