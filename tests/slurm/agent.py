@@ -60,7 +60,7 @@ class Agent:
         } | settings
         self._settings = {f"CVAGENT_{name.upper()}": str(value) for name, value in given.items()}
 
-    def __enter__(self) -> "Agent":
+    def __enter__(self):
         return self.start()
 
     def __exit__(self, *_error: object) -> None:
@@ -179,7 +179,9 @@ class Agent:
             self.lab.wait_for_end(job, runs=runs)
         self.settle()
         wanted = documents(self.lab, *jobs)
-        assert told_of(self.stand_in, *jobs, *wanted) == wanted
+        told = told_of(self.stand_in, *jobs, *wanted)
+        wrong = {key: (told.get(key), wanted.get(key)) for key in told | wanted if told.get(key) != wanted.get(key)}
+        assert not wrong, f"what CloudVision holds, and what it should: {wrong}"
         return [document["state"].removeprefix("JOB_STATE_") for document in wanted.values()]
 
     def _environment(self) -> dict[str, str]:
