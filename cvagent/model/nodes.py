@@ -1,0 +1,135 @@
+"""Nodes: their hardware as `cvagent/node/inventory.py` tells it, and as a sink is to be told."""
+
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, MsgspecError, Struct, json
+
+SCHEMA = 1
+
+# A report may come from a node itself, over the network: what is sent on must be what it looks like.
+Mac = Annotated[str, Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+_MAX_PORTS = 4096
+
+
+class Interface(Struct, frozen=True):
+    """One port of a NIC, or a virtual function of one.
+
+    Attributes:
+        name: None for a VF that has no interface here: it moved into another namespace.
+        mac: The permanent one; lower case, colons. None for InfiniBand and where there is none.
+        guid: InfiniBand's 20 bytes, which are no MAC.
+        state: The kernel's operstate; `elsewhere` for a VF without a name.
+        speed_mbps: None while the link is down, and where the driver does not know.
+        pci: Address of the PCI function; None where it is none (USB, software).
+        pci_path: From the root complex over every bridge down to the function itself; empty without one.
+        numa_node: None where the firmware does not tell.
+        kind: regular, pf (it has VFs) or vf.
+        parent: Of a VF: the PCI address of its PF.
+        rdma: Name of the RDMA device; None without one.
+        bond: Name of the bond it is a member of; None without one.
+    """
+
+    name: str | None = None
+    mac: Mac | None = None
+    guid: str | None = None
+    ipv4: tuple[str, ...] = ()
+    ipv6: tuple[str, ...] = ()
+    state: str = "unknown"
+    speed_mbps: int | None = None
+    driver: str | None = None
+    pci: str | None = None
+    pci_path: tuple[str, ...] = ()
+    numa_node: int | None = None
+    kind: str = "regular"
+    parent: str | None = None
+    rdma: str | None = None
+    bond: str | None = None
+
+
+class Gpu(Struct, frozen=True):
+    """One GPU.
+
+    Attributes:
+        index: Its place in PCI order.
+        minor: N of /dev/nvidiaN, which may differ from the index and change between boots; None where unknown.
+    """
+
+    index: int
+    pci: str
+    pci_path: tuple[str, ...] = ()
+    numa_node: int | None = None
+    minor: int | None = None
+    vendor: str | None = None
+
+
+class Neighbour(Struct, frozen=True):
+    """What the other end of a cable says of itself by LLDP."""
+
+    interface: str
+    switch: str
+    port: str
+
+
+class NodeFacts(Struct, frozen=True):
+    """What one node's inventory said.
+
+    Attributes:
+        hostname: What the kernel calls the node.
+        node: What Slurm calls it; None outside a job step.
+        booted_at: Epoch seconds; None where unknown.
+        collected_at: Epoch seconds, by the node's clock.
+        gpus: In PCI order.
+        problems: What could not be read, a line each.
+    """
+
+    schema: int
+    hostname: str
+    collected_at: int
+    node: str | None = None
+    boot_id: str | None = None
+    booted_at: int | None = None
+    interfaces: Annotated[tuple[Interface, ...], Meta(max_length=_MAX_PORTS)] = ()
+    gpus: Annotated[tuple[Gpu, ...], Meta(max_length=_MAX_PORTS)] = ()
+    lldp: tuple[Neighbour, ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class NodeInterface(NamedTuple):
+    """One port as CloudVision is to know it."""
+
+    name: str
+    mac: str
+    ips: tuple[str, ...]
+
+
+class NodeConfig(Struct, frozen=True, array_like=True):
+    """What a sink is to know about one node: absolute, so that it may be sent again.
+
+    Attributes:
+        key: The string that stands for the node in JobConfig.nodes too.
+    """
+
+    key: str
+    hostname: str
+    interfaces: tuple[NodeInterface, ...]
+
+
+_FACTS = json.Decoder(NodeFacts)
+
+
+def node_facts(line: str | bytes) -> NodeFacts:
+    """Read the inventory's line of JSON; fields that are not known here are passed over.
+
+    Raises:
+        ValueError: It is not such a line, or of a schema that is not known here.
+
+    >>> node_facts('{"schema": 1, "hostname": "n1", "collected_at": 7, "colour": "red"}').hostname
+    'n1'
+    """
+    try:
+        facts = _FACTS.decode(line)
+    except (MsgspecError, UnicodeError) as error:
+        raise ValueError(f"no inventory of a node: {error}") from None
+    if facts.schema != SCHEMA:
+        raise ValueError(f"an inventory of schema {facts.schema}, where {SCHEMA} is understood")
+    return facts
