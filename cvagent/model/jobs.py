@@ -93,6 +93,7 @@ class Observation(Struct, frozen=True):
         earlier: For a job id, the submit times of the runs that accounting told of.
         since: Ended runs with an end before this were not looked for.
         accounting: False when the cluster keeps none: ends are then seen in slurmctld alone.
+        unfinished: Runs that accounting has half a record of so far: they are not lost, and not told yet.
     """
 
     at: int
@@ -101,6 +102,7 @@ class Observation(Struct, frozen=True):
     earlier: Mapping[int, frozenset[int]]
     since: int
     accounting: bool
+    unfinished: frozenset[Identity] = frozenset()
 
 
 class JobConfig(Struct, frozen=True, array_like=True, gc=False):

@@ -250,7 +250,7 @@ def _updated(document: JobConfig, run: Run) -> JobConfig:
 def _is_lost(identity: Identity, observed: Observation) -> bool:
     run = observed.accounted.get(identity)
     told = run is not None and (run.ended_at is not None or run.word not in SLURM_STATES)
-    return not told and identity not in observed.live
+    return not told and identity not in observed.live and identity not in observed.unfinished
 
 
 def _unknown_words(observed: Observation) -> list[str]:

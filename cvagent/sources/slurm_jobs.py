@@ -78,7 +78,8 @@ def _observation(
     *,
     accounting: bool,
 ) -> Observation:
-    accounted = _unresized(run for run in ended if _is_whole(run, ask.now))
+    told = list(ended)
+    accounted = _unresized(run for run in told if _is_whole(run, ask.now))
     earlier = {job_id: before[job_id] for job_id, _ in (*live, *accounted) if job_id in before}
     for job_id, submitted_at in accounted:
         earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
@@ -89,6 +90,7 @@ def _observation(
         earlier=earlier,
         since=ask.since,
         accounting=accounting,
+        unfinished=frozenset(run.identity for run in told if not _is_whole(run, ask.now)),
     )
 
 
@@ -99,7 +101,7 @@ def _is_whole(run: Run, now: int) -> bool:
 
 def _left_open(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
     """Ids of open runs that neither list shows."""
-    over = {run.identity for run in ended if run.word in OVER}
+    over = {run.identity for run in ended if run.word in OVER and _is_whole(run, ask.now)}
     return {
         identity.job_id
         for identity, item in ask.known.items()

@@ -420,3 +420,9 @@ def test_ends_that_slurm_tells_are_never_withheld():
 def test_the_same_observation_twice_changes_nothing_the_second_time():
     seen = an_observation(NOW, [SECOND, live(job_id=2)], [told("REQUEUED", 300), told(job_id=3)])
     assert plan(seen, *known_of(*afters(plan(seen))).values()).changes == []
+
+
+def test_a_run_of_which_accounting_has_half_a_record_is_not_lost():
+    seen = replace(an_observation(NOW), unfinished=frozenset({RUNNING.identity}))
+    made = plan(seen, Known(RUNNING, Absence(2, 900)))
+    assert (made.changes, made.absences) == ([], {"1@lab": SEEN})

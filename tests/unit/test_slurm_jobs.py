@@ -272,3 +272,21 @@ def test_a_runaway_that_began_before_the_window_is_left_alone():
     source.observe(ask(cold=True, since=10_556))
     source.observe(ask(since=10_556))
     assert asked_ids(fake) == ["7"]
+
+
+def test_half_a_record_is_neither_an_end_nor_a_loss():
+    """slurmdbd may show a job as ended, with its first node and no partition, for some seconds after the end."""
+    half = Record(1, "COMPLETED", 9_000, 9_010, NOW - 1, "node1", partition="")
+    source, fake = source_of(accounted=[half])
+    seen = source.observe(ask(document_of(RUNNING)))
+    assert seen.accounted == {}
+    assert seen.unfinished == {Identity(1, 9_000)}
+    assert asked_ids(fake) == ["1"]
+
+
+def test_a_record_that_stays_half_counts_after_some_minutes():
+    half = Record(1, "COMPLETED", 9_000, 9_010, NOW - 301, "node1", partition="")
+    source, _ = source_of(accounted=[half])
+    seen = source.observe(ask(document_of(RUNNING)))
+    assert seen.accounted[Identity(1, 9_000)].ended_at == NOW - 301
+    assert seen.accounted[Identity(1, 9_000)].nodes == ""
