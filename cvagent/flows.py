@@ -6,10 +6,10 @@ The scheduler runs `loops.collect` for each flow and `loops.deliver` for each si
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from cvagent.model import Identity, Known, Observation, Plan
-from cvagent.push.jobs import JobRules, plan_jobs
+from cvagent.model import Known, Plan
+from cvagent.push.jobs import plan_jobs
 
 
 class Flow(NamedTuple):
@@ -25,7 +25,7 @@ class Flow(NamedTuple):
     name: str
     mode: str
     source: str
-    plan: Callable[[Observation, Mapping[Identity, Known], JobRules], Plan]
+    plan: Callable[[Any, Mapping[Any, Known[Any]], Any], Plan]
     sinks: tuple[str, ...]
 
 

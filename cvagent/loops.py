@@ -3,12 +3,12 @@
 import logging
 import random
 import time
+from typing import Any
 
 from cvagent.errors import CvagentError
 from cvagent.flows import Flow
 from cvagent.model import Ask, Deferred, Entry, Outcome, Plan
 from cvagent.ports import Sink, Source, Surroundings
-from cvagent.push.jobs import JobRules
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Collector:
         lookback_s: How far back a round looks when the store knows nothing.
     """
 
-    def __init__(self, flow: Flow, source: Source, rules: JobRules, lookback_s: float, around: Surroundings) -> None:
+    def __init__(self, flow: Flow, source: Source, rules: Any, lookback_s: float, around: Surroundings) -> None:
         self.flow = flow
         self.rules = rules
         self.lookback_s = lookback_s

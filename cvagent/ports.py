@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Event
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from cvagent.model import Ask, Due, Entry, Health, Identity, Known, Observation, Outcome, Plan, Row
+from cvagent.model import Ask, Due, Entry, Health, Known, Outcome, Plan, Row
 
 
 class Source(Protocol):
     """Reads one thing from the cluster."""
 
-    def observe(self, ask: Ask) -> Observation:
+    def observe(self, ask: Ask) -> Any:
         """Answer in full or raise SourceError; an empty answer means that there is nothing."""
         ...
 
@@ -38,7 +38,7 @@ class Outbox(Protocol):
     Every method may be called from any thread. Raises StoreError when the store does not answer.
     """
 
-    def known(self, sink: str, since: int) -> dict[Identity, Known]:
+    def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
         """Documents by identity that are open (still running, or ended by inference) or ended at or after `since`."""
         ...
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import requests
@@ -9,7 +10,7 @@ import requests
 from cvagent.api.documents import decode_rows
 from cvagent.app import open_outbox
 from cvagent.errors import CvagentError
-from cvagent.model import Identity, Known, Row
+from cvagent.model import Known, Row
 from cvagent.settings import Settings
 from cvagent.settings.fields import IN_MEMORY
 from cvagent.store.outbox import SqlOutbox
@@ -58,7 +59,7 @@ class Pages:
             raise NoAgent(f"the agent on {self._url} does not answer: {str(error).splitlines()[0]}") from None
         return answer.content
 
-    def known(self, sink: str, since: int) -> dict[Identity, Known]:
+    def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
         """See `ports.Outbox`; how long something was absent is not told."""
         documents = (row.document for row in self.rows(sink, limit=_ALL))
         return {

@@ -64,11 +64,11 @@ def _line(row: Row) -> str:
     changed = dt.datetime.fromtimestamp(row.changed_at, dt.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     wait_s = row.due_at - time.time()
     when = f"next try in {wait_s:.0f} s" if row.status == "pending" and wait_s > 0 else ""
-    parts = (f"{row.status:<9}  {job.key:<20} {job.state.value:<10} since {changed}", f"{row.attempts} tries", when)
+    parts = (f"{row.status:<9}  {job.key:<20} {job.word:<10} since {changed}", f"{row.attempts} tries", when)
     return "  ".join(part for part in (*parts, row.error or "") if part)
 
 
 def _as_json(sink: str, row: Row) -> dict[str, object]:
-    details = row._asdict() | {"key": row.document.key, "state": row.document.state.value}
+    details = row._asdict() | {"key": row.document.key, "state": row.document.word}
     del details["document"]
     return {"sink": sink, **details}

@@ -5,12 +5,13 @@ from pathlib import Path
 from threading import Event
 
 import click
+import msgspec
 
 from cvagent.app import SystemClock, flows_for, make_board, make_rules, reach_cluster
 from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector
-from cvagent.model import Change, JobConfig, Plan, utc
+from cvagent.model import Change, Document, Plan, utc
 from cvagent.ports import Outbox, Surroundings
 from cvagent.settings import Settings, load_settings
 from cvagent.sources.slurm_jobs import SlurmJobs
@@ -73,16 +74,9 @@ def _show(flow: str, plan: Plan) -> None:
 def _line(change: Change) -> str:
     before, after, _ = change
     if before is None:
-        return click.style(f"  + {after.key:<20} {after.state.value:<10} {_details(after)}", fg="green")
-    was = before.state.value
-    told = was if before.state is after.state else f"{was} -> {after.state.value}"
-    return click.style(f"  ~ {after.key:<20} {told:<10} {_details(after)}", fg="yellow")
-
-
-def _details(job: JobConfig) -> str:
-    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{job.name}@{job.partition}")
-    span = f"from {utc(job.started_at)}" + (f" to {utc(job.ended_at)}" if job.ended_at else "")
-    return f"{name[:40]}  {job.nodes[:60]}  {span}" + ("  (end inferred)" if job.inferred else "")
+        return click.style(f"  + {after.key:<20} {after.word:<10} {after}", fg="green")
+    told = after.word if before.word == after.word else f"{before.word} -> {after.word}"
+    return click.style(f"  ~ {after.key:<20} {told:<10} {after}", fg="yellow")
 
 
 def _count(number: int, word: str) -> str:
@@ -113,11 +107,9 @@ def _change_as_json(change: Change) -> dict[str, object]:
     }
 
 
-def _fields(job: JobConfig | None) -> dict[str, object] | None:
-    if job is None:
+def _fields(document: Document | None) -> object:
+    if document is None:
         return None
-    times = {
-        name: utc(at) if (at := getattr(job, name)) else None for name in ("submitted_at", "started_at", "ended_at")
-    }
-    fields = {name: getattr(job, name) for name in job.__struct_fields__}
-    return fields | times | {"state": job.state.value}
+    fields = {name: getattr(document, name) for name in document.__struct_fields__}
+    times = {name: utc(at) if at else None for name, at in fields.items() if name.endswith("_at")}
+    return msgspec.to_builtins(fields | times)

@@ -4,9 +4,10 @@ Times are UTC epoch seconds, as Slurm counts them; they become RFC 3339 on the w
 Hostlists stay folded (`node[001-003]`) until a sink needs the names.
 """
 
-from cvagent.model.decisions import SEEN, Absence, Ask, Change, Known, Plan
+from cvagent.model.decisions import SEEN, Absence, Ask, Change, Document, Known, Plan
 from cvagent.model.delivery import Accepted, Deferred, Due, Entry, Health, Outcome, Refused, Row
 from cvagent.model.jobs import OVER, SLURM_STATES, Identity, JobConfig, Observation, Run, State, utc
+from cvagent.model.nodes import NodeConfig, NodeFacts, NodeInterface
 
 __all__ = [
     "OVER",
@@ -17,12 +18,16 @@ __all__ = [
     "Ask",
     "Change",
     "Deferred",
+    "Document",
     "Due",
     "Entry",
     "Health",
     "Identity",
     "JobConfig",
     "Known",
+    "NodeConfig",
+    "NodeFacts",
+    "NodeInterface",
     "Observation",
     "Outcome",
     "Plan",

@@ -1,11 +1,15 @@
 """What a round asks, knows and decides."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from cvagent.model.jobs import Identity, JobConfig
+from cvagent.model.jobs import JobConfig
+from cvagent.model.nodes import NodeConfig
+
+Document = JobConfig | NodeConfig
+D = TypeVar("D", JobConfig, NodeConfig)
 
 
 class Absence(Struct, frozen=True, gc=False):
@@ -23,10 +27,10 @@ class Absence(Struct, frozen=True, gc=False):
 SEEN = Absence()
 
 
-class Known(Struct, frozen=True, gc=False):
+class Known(Struct, Generic[D], frozen=True, gc=False):
     """A document as the store holds it, with what the plan needs to go on."""
 
-    document: JobConfig
+    document: D
     absence: Absence = SEEN
 
     @property
@@ -42,8 +46,8 @@ class Change(NamedTuple):
         why: new, changed, ended, or lost (its end was inferred).
     """
 
-    before: JobConfig | None
-    after: JobConfig
+    before: Document | None
+    after: Document
     why: str
 
 
@@ -79,5 +83,5 @@ class Ask(Struct, frozen=True):
 
     now: int
     since: int
-    known: Mapping[Identity, Known]
+    known: Mapping[Any, Known[Any]]
     cold: bool

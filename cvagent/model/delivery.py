@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from cvagent.model.jobs import JobConfig
+from cvagent.model.decisions import Document
 
 
 class Entry(NamedTuple):
@@ -17,7 +17,7 @@ class Entry(NamedTuple):
 
     key: str
     version: int
-    document: JobConfig
+    document: Document
     attempts: int = 0
 
 
@@ -71,7 +71,7 @@ class Row(NamedTuple):
         accepted_at: Epoch seconds; None when the sink never took this document.
     """
 
-    document: JobConfig
+    document: Document
     status: str
     attempts: int
     changed_at: float

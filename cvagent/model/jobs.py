@@ -105,7 +105,7 @@ class Observation(Struct, frozen=True):
     unfinished: frozenset[Identity] = frozenset()
 
 
-class JobConfig(Struct, frozen=True, array_like=True, gc=False):
+class JobConfig(Struct, frozen=True, array_like=True, gc=False, tag="job"):
     """What a sink is to know about one run: absolute, so that it may be sent again.
 
     Attributes:
@@ -123,6 +123,17 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False):
     partition: str
     nodes: str
     inferred: bool = False
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        return self.state.value
+
+    def __str__(self) -> str:
+        """One line for people; what cannot be printed in a name is replaced."""
+        name = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{self.name}@{self.partition}")
+        span = f"from {utc(self.started_at)}" + (f" to {utc(self.ended_at)}" if self.ended_at else "")
+        return f"{name[:40]}  {self.nodes[:60]}  {span}" + ("  (end inferred)" if self.inferred else "")
 
     @property
     def identity(self) -> Identity:

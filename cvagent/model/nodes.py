@@ -1,5 +1,11 @@
 """Nodes: their hardware as `cvagent/node/inventory.py` tells it, and as a sink is to be told."""
 
+import base64
+import binascii
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, MsgspecError, Struct, json
@@ -7,7 +13,7 @@ from msgspec import Meta, MsgspecError, Struct, json
 SCHEMA = 1
 
 # A report may come from a node itself, over the network: what is sent on must be what it looks like.
-Mac = Annotated[str, Meta(pattern="^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+Mac = Annotated[str, Meta(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")]
 _MAX_PORTS = 4096
 
 
@@ -102,19 +108,43 @@ class NodeInterface(NamedTuple):
     ips: tuple[str, ...]
 
 
-class NodeConfig(Struct, frozen=True, array_like=True):
+class NodeConfig(Struct, frozen=True, array_like=True, tag="node"):
     """What a sink is to know about one node: absolute, so that it may be sent again.
 
     Attributes:
         key: The string that stands for the node in JobConfig.nodes too.
+        interfaces: Never empty.
+        ended_at: Epoch seconds at which the node was found to be gone from Slurm: it is to be deleted. None as a rule.
     """
 
     key: str
     hostname: str
     interfaces: tuple[NodeInterface, ...]
+    ended_at: int | None = None
+
+    @property
+    def word(self) -> str:
+        """Its state in a word."""
+        return "GONE" if self.ended_at else "PRESENT"
+
+    def __str__(self) -> str:
+        """One line for people."""
+        return ", ".join(f"{interface.name} {interface.mac}" for interface in self.interfaces)
+
+    @property
+    def identity(self) -> str:
+        """What tells this node from any other."""
+        return self.key
+
+    @property
+    def inferred(self) -> bool:
+        """A node that is gone is not asked about any more."""
+        return False
 
 
 _FACTS = json.Decoder(NodeFacts)
+_MAX_LINE = 4 << 20
+_PIECE = re.compile(r"cvagent-inventory (\S+) ([0-9]+/[0-9]+) ([A-Za-z0-9+/=]+)")
 
 
 def node_facts(line: str | bytes) -> NodeFacts:
@@ -128,8 +158,33 @@ def node_facts(line: str | bytes) -> NodeFacts:
     """
     try:
         facts = _FACTS.decode(line)
-    except (MsgspecError, UnicodeError) as error:
+    except (MsgspecError, UnicodeError, RecursionError) as error:
         raise ValueError(f"no inventory of a node: {error}") from None
     if facts.schema != SCHEMA:
         raise ValueError(f"an inventory of schema {facts.schema}, where {SCHEMA} is understood")
     return facts
+
+
+def joined(lines: Iterable[str]) -> dict[str, bytes]:
+    """The inventories that `inventory.py --pieces` printed on several nodes, by node, each for `node_facts`.
+
+    Lines of others, which a node's login messages may be, are passed over; so is a node of which a piece is missing
+    or that cannot be unpacked: to the caller it is a node that gave no answer.
+    """
+    pieces: dict[str, dict[str, str]] = defaultdict(dict)
+    for line in lines:
+        found = _PIECE.fullmatch(line.strip())
+        if found:
+            pieces[found[1]][found[2]] = found[3]
+    unpacked = ((node, _unpacked(parts)) for node, parts in pieces.items())
+    return {node: line for node, line in unpacked if line is not None}
+
+
+def _unpacked(parts: dict[str, str]) -> bytes | None:
+    packed = "".join(parts.get(f"{number}/{len(parts)}", "!") for number in range(1, len(parts) + 1))
+    unpacking = zlib.decompressobj()
+    try:
+        line = unpacking.decompress(base64.b64decode(packed, validate=True), _MAX_LINE)
+    except (binascii.Error, zlib.error):
+        return None
+    return line if unpacking.eof else None

@@ -52,7 +52,7 @@ class JobRules(Struct, frozen=True):
     force: bool = False
 
 
-def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: JobRules) -> Plan:
+def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> Plan:
     """Compare what Slurm says with what is known, and say what must change."""
     changes = _Changes(observed, known, rules)
     for run in _runs(observed, known):
@@ -76,7 +76,7 @@ def plan_jobs(observed: Observation, known: Mapping[Identity, Known], rules: Job
 class _Changes:
     """Gathers the changes of one plan."""
 
-    def __init__(self, observed: Observation, known: Mapping[Identity, Known], rules: JobRules) -> None:
+    def __init__(self, observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> None:
         self.made: list[Change] = []
         self.unchanged = 0
         self._observed = observed
@@ -93,7 +93,7 @@ class _Changes:
         else:
             self.made.append(Change(item.document, after, "ended" if after.ended_at else "changed"))
 
-    def infer(self, item: Known) -> Change:
+    def infer(self, item: Known[JobConfig]) -> Change:
         """The end of a run that Slurm no longer shows."""
         before = item.document
         later = [at for at in self._submissions(before.job_id) if at > before.submitted_at]
@@ -195,7 +195,7 @@ def job_key(job_id: int, restarts: int, cluster: str) -> str:
     return f"{job_id}.{restarts}@{cluster}" if restarts else f"{job_id}@{cluster}"
 
 
-def _runs(observed: Observation, known: Mapping[Identity, Known]) -> Iterator[Run]:
+def _runs(observed: Observation, known: Mapping[Identity, Known[JobConfig]]) -> Iterator[Run]:
     """One run per identity that says something: accounting's end beats all that slurmctld says.
 
     That accounting calls a run running proves nothing: only slurmctld's word counts for that.
@@ -258,12 +258,12 @@ def _unknown_words(observed: Observation) -> list[str]:
     return [f"job state '{word[:40]}' is not known here: jobs in it stay as they are" for word in sorted(words)]
 
 
-def _seen_again(known: Iterable[Known], lost: Iterable[Known]) -> dict[str, Absence]:
+def _seen_again(known: Iterable[Known[JobConfig]], lost: Iterable[Known[JobConfig]]) -> dict[str, Absence]:
     gone = {item.document.key for item in lost}
     return {item.document.key: SEEN for item in known if item.absence.rounds and item.document.key not in gone}
 
 
-def _not_seen(lost: Iterable[Known], at: int) -> dict[str, Absence]:
+def _not_seen(lost: Iterable[Known[JobConfig]], at: int) -> dict[str, Absence]:
     return {item.document.key: Absence(item.absence.rounds + 1, item.absence.since or at) for item in lost}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from cvagent.clients.cloudvision import CloudVision, Token
 from cvagent.errors import Permanent, Retryable
-from cvagent.model import Accepted, Deferred, Entry, JobConfig, Outcome, Refused, State, utc
+from cvagent.model import Accepted, Deferred, Document, Entry, JobConfig, Outcome, Refused, State, utc
 from cvagent.sinks.hostlist import unfold
 
 log = logging.getLogger(__name__)
@@ -150,13 +150,15 @@ class CloudVisionJobs:
         return Accepted()
 
 
-def document(config: JobConfig, location: str) -> dict[str, Any]:
+def document(config: Document, location: str) -> dict[str, Any]:
     """The wire form: exactly the fields that CloudVision takes.
 
     Raises:
         Permanent: It cannot be told as it is: no nodes, or an end that is missing.
         ValueError, NodeSetException: The nodes are no hostlist.
     """
+    if not isinstance(config, JobConfig):
+        raise Permanent(f"{config.key} is no job")
     if not config.nodes:
         raise Permanent("Slurm names no nodes for this run, and CloudVision takes no job without any")
     body = {

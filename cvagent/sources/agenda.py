@@ -5,14 +5,17 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
-from cvagent.model import Plan
+from cvagent.model import JobConfig, Plan
 
-# Ages of a note at which the jobs are looked at, as long as no round has told of its job. PrologSlurmctld runs before
-# the job does, and slurmdbd may hear of an end after EpilogSlurmctld ran. What takes longer is the interval's affair.
-LOOK_AT_S = (0.0, 1.0, 4.0, 12.0)
-# From one round to the next at least this, and this many times what the last one took of Slurm's time.
+# After a note others are waited for, so long after the last of them and at most so long after the first, in seconds.
+GATHER_S = 0.2
+GATHER_MOST_S = 0.6
+# So long a note is followed, in seconds, with looks ever further apart, as long as no round has told of its job:
+# PrologSlurmctld runs before the job does, and slurmdbd may hear of an end after EpilogSlurmctld ran. What takes longer
+# is the interval's affair.
+FOLLOW_S = 10.0
+# From one look to the next.
 GAP_S = 1.0
-SHARE = 10
 FOLLOWED = 10_000
 
 
@@ -31,39 +34,41 @@ class Agenda:
     """Follows notes until a round tells of their jobs, for some seconds."""
 
     def __init__(self) -> None:
-        # When each was noted, and how many looks are behind it.
-        self._followed: dict[Note, tuple[float, int]] = {}
-        self._news = False
+        # When each was noted, and when to look for it again.
+        self._followed: dict[Note, tuple[float, float]] = {}
+        # When the first and the last of those came that no look has been taken for.
+        self._news: tuple[float, float] | None = None
+        self._begun = -math.inf
         self._not_before = -math.inf
 
     def add(self, notes: Iterable[Note], now: float) -> None:
-        """Look as soon as may be, and follow these as far as there is room. None at all are worth one look."""
-        self._news = True
+        """Look soon, and follow these as far as there is room. None at all are worth one look."""
+        self._news = (self._news[0] if self._news else now, now)
         for note in islice(notes, FOLLOWED - len(self._followed)):
-            self._followed[note] = (now, 0)
+            self._followed[note] = (now, now)
 
     def due(self) -> float:
         """When to look next; infinity when there is no reason to, or while a round goes on."""
         if self._news:
-            return self._not_before
-        times = (noted + LOOK_AT_S[looks] for noted, looks in self._followed.values())
-        return max(min(times, default=math.inf), self._not_before)
+            first, last = self._news
+            return max(min(first + GATHER_MOST_S, last + GATHER_S), self._not_before)
+        return max(min((again for _, again in self._followed.values()), default=math.inf), self._not_before)
 
     def begin(self, now: float) -> None:
         """A round is asked for. The next one waits for its `end`."""
-        self._news = False
-        self._not_before = math.inf
-        looked = {note: (noted, _looks(now - noted)) for note, (noted, _) in self._followed.items()}
-        self._followed = {note: entry for note, entry in looked.items() if entry[1] < len(LOOK_AT_S)}
+        self._news = None
+        self._begun, self._not_before = now, math.inf
+        self._followed = {
+            note: (noted, now + max(GAP_S, now - noted))
+            for note, (noted, _) in self._followed.items()
+            if now - noted < FOLLOW_S
+        }
 
-    def end(self, plan: Plan | None, now: float, cost_s: float) -> None:
-        """A round is over; None when it was given up. `cost_s` is the time that Slurm's commands took in it."""
-        for change in plan.changes if plan else ():
-            self._followed.pop(Note(change.after.job_id, ends=False), None)
-            if change.after.ended_at is not None:
-                self._followed.pop(Note(change.after.job_id, ends=True), None)
-        self._not_before = now + max(GAP_S, SHARE * cost_s)
-
-
-def _looks(age_s: float) -> int:
-    return sum(age_s >= at for at in LOOK_AT_S)
+    def end(self, plan: Plan | None, now: float, rest_s: float) -> None:
+        """A round is over; None when it was given up. For `rest_s` seconds Slurm is to be left alone."""
+        for _, job, _ in plan.changes if plan else ():
+            if isinstance(job, JobConfig):
+                self._followed.pop(Note(job.job_id, ends=False), None)
+                if job.ended_at is not None:
+                    self._followed.pop(Note(job.job_id, ends=True), None)
+        self._not_before = max(self._begun + GAP_S, now + rest_s)

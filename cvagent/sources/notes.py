@@ -17,14 +17,19 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from cvagent.model import Plan
-from cvagent.sources.agenda import SHARE, Agenda, Note
+from cvagent.sources.agenda import Agenda, Note
 
 log = logging.getLogger(__name__)
 
-# So long after the first note others are waited for, in seconds. The rest of the two seconds is the round's.
-GATHER_S = 0.2
+# The spool is read at most this often, and for at most this share of the time.
+READ_EVERY_S = 0.1
+READ_SHARE = 0.1
 # Where inotify tells nothing, the spool is looked at this often.
 POLL_S = 1.0
+# After a round slurmctld is left alone so many times as long as it was busy. An answer of slurmdbd is mostly waiting,
+# and holds up no job.
+SHARE = 10
+SHARE_OF_SACCT = 2
 # So many notes are taken at a time.
 BATCH = 5_000
 FULL = "full"
@@ -89,7 +94,7 @@ class Notes:
         self._touched = threading.Event()
         self._watch = _Watch(spool, self._touched)
         self._thread = threading.Thread(target=self._run, name="notes", daemon=True)
-        self._spent_s = 0.0
+        self._rest_s = 0.0
         self._trouble: str | None = None
 
     def start(self) -> None:
@@ -102,30 +107,27 @@ class Notes:
         self._touched.set()
         self._thread.join()
 
-    def spend(self, seconds: float) -> None:
+    def spend(self, command: str, seconds: float) -> None:
         """One of Slurm's commands took so long."""
-        self._spent_s += seconds
+        self._rest_s += seconds * (SHARE_OF_SACCT if command == "sacct" else SHARE)
 
     def looked(self, plan: Plan | None) -> None:
         """A round of the jobs is over; None when it was given up."""
         with self._lock:
-            self._agenda.end(plan, time.monotonic(), self._spent_s)
-            self._spent_s = 0.0
+            self._agenda.end(plan, time.monotonic(), self._rest_s)
+            self._rest_s = 0.0
         self._touched.set()
 
     def _run(self) -> None:
-        rest_s = 0.0
         leftovers = True
         while not self._stop.is_set():
             began = time.monotonic()
             more = self._turn(leftovers=leftovers)
             leftovers = leftovers and more
-            # A spool that takes long to read must not be read all the time.
-            rest_s = max(GATHER_S, SHARE * (time.monotonic() - began))
             if not more:
+                self._stop.wait(max(READ_EVERY_S, (time.monotonic() - began) / READ_SHARE))
                 self._touched.wait(self._pause_s())
                 self._touched.clear()
-            self._stop.wait(0 if leftovers else rest_s)
         self._watch.end()
 
     def _turn(self, *, leftovers: bool) -> bool:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from itertools import chain
 from threading import RLock
+from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Connection, Executable, bindparam, delete, func, insert, select, update
@@ -18,10 +19,9 @@ from cvagent.model import (
     Accepted,
     Change,
     Deferred,
+    Document,
     Due,
     Entry,
-    Identity,
-    JobConfig,
     Known,
     Outcome,
     Plan,
@@ -30,7 +30,7 @@ from cvagent.model import (
 )
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
 
-_decode = msgspec.json.Decoder(JobConfig).decode
+_decode = msgspec.json.Decoder(Document).decode
 _encode = msgspec.json.Encoder().encode
 _columns = documents.c
 
@@ -63,7 +63,7 @@ class SqlOutbox:
         """Give the connections back."""
         self._engine.dispose()
 
-    def known(self, sink: str, since: int) -> dict[Identity, Known]:
+    def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
         """See `ports.Outbox`."""
         query = select(_columns.body, _columns.absent_rounds, _columns.absent_since)
         known = {}
@@ -243,7 +243,7 @@ def _version() -> int:
     return secrets.randbits(62)
 
 
-def _watched_until(document: JobConfig) -> int:
+def _watched_until(document: Document) -> int:
     if document.ended_at is None:
         return FOR_EVER
     return document.ended_at + _DOUBT_S if document.inferred else document.ended_at

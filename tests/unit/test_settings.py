@@ -88,6 +88,7 @@ class TestDefaults:
             "log_format": "text",
             "removal_share": 0.30,
             "absent_rounds": 3,
+            "hook_spool": None,
         }
         assert settings().store_secret.value() == "sqlite://"
 
