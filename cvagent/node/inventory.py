@@ -8,23 +8,30 @@ of the rest; after LIMIT_S seconds it prints what it has.
 import argparse
 import array
 import fcntl
-import ipaddress
 import json
 import os
 import re
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
-from typing import Any, Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing it takes as long as reading ten interfaces
+    from collections.abc import Callable
+    from typing import Any
+
+    Addresses = dict[tuple[int, str], list[str]]
+    Found = dict[str, list[Any]]
 
 SCHEMA = 1
 LIMIT_S = 5
 LLDP_LIMIT_S = 2
 MAX_TEXT = 200
+# srun passes on what several nodes print in blocks of 1,024 bytes: longer lines of theirs mingle.
+PIECE = 900
 MAX_ADDRESSES = 1024
 SIOCGIFCONF = 0x8912
 IFREQ = struct.Struct("16sHH4s16x" if sys.maxsize > 1 << 32 else "16sHH4s8x")
@@ -38,16 +45,6 @@ PCI_ROOT = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
 PCI_FUNCTION = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 # In switchdev mode each function's switch port appears on the host as a device of the PF; no cable leads there.
 REPRESENTOR = re.compile(r"(c[0-9]+)?pf[0-9]+(vf|sf)[0-9]+")
-
-
-class Found:
-    """What has been read so far; the main thread may look at any moment."""
-
-    def __init__(self) -> None:
-        self.interfaces: "list[dict[str, Any]]" = []
-        self.gpus: "list[dict[str, Any]]" = []
-        self.lldp: "list[dict[str, Any]]" = []
-        self.problems: "list[str]" = []
 
 
 class Tree:
@@ -80,9 +77,9 @@ class Tree:
             return []
 
 
-def read_all(tree: Tree, allow: Any, found: Found) -> None:
-    """Fill `found`, what matters most first."""
-    addresses: "dict[tuple[int, str], list[str]]" = {}
+def read_all(tree: Tree, allow: "Any", found: "Found") -> None:
+    """Fill `found`, what matters most first; the main thread may look at it at any moment."""
+    addresses: "Addresses" = {}
     guarded(found, "ipv4", read_ipv4, addresses)
     guarded(found, "ipv6", read_ipv6, tree, addresses)
     for name in tree.names("sys/class/net"):
@@ -94,14 +91,14 @@ def read_all(tree: Tree, allow: Any, found: Found) -> None:
     guarded(found, "lldp", read_lldp, found)
 
 
-def guarded(found: Found, what: str, function: "Callable[..., None]", *arguments: Any) -> None:
+def guarded(found: "Found", what: str, function: "Callable[..., None]", *arguments: "Any") -> None:
     try:
         function(*arguments)
     except Exception as error:  # whatever a driver does, the rest of the node is told
-        found.problems.append(printable(f"{what}: {type(error).__name__}: {error}"))
+        found["problems"].append(printable(f"{what}: {type(error).__name__}: {error}"))
 
 
-def is_wanted(tree: Tree, name: str, allow: Any) -> bool:
+def is_wanted(tree: Tree, name: str, allow: "Any") -> bool:
     """Hardware has a device; bridges, bonds, VLANs, veths and loopback have none."""
     if allow and allow.search(name):
         return True
@@ -109,16 +106,15 @@ def is_wanted(tree: Tree, name: str, allow: Any) -> bool:
     return is_hardware and not REPRESENTOR.match(tree.text("sys/class/net", name, "phys_port_name") or "")
 
 
-def read_interface(tree: Tree, name: str, addresses: "dict[tuple[int, str], list[str]]", found: Found) -> None:
+def read_interface(tree: Tree, name: str, addresses: "Addresses", found: "Found") -> None:
     folder = tree.path("sys/class/net", name)
     # The members of a bond all show the bond's address as their own.
     address = tree.text(folder, "bonding_slave/perm_hwaddr") or tree.text(folder, "address")
     if address is None:
         raise ValueError("has no address that can be read")
     hardware = tree.text(folder, "type")
-    driver = tree.path(folder, "device/driver")
     speed = tree.number(folder, "speed")
-    found.interfaces.append(
+    found["interfaces"].append(
         dict(
             place(tree, tree.path(folder, "device")),
             name=printable(name),
@@ -128,7 +124,7 @@ def read_interface(tree: Tree, name: str, addresses: "dict[tuple[int, str], list
             ipv6=addresses.get((6, name), []),
             state=tree.text(folder, "operstate") or "unknown",
             speed_mbps=None if speed in UNKNOWN_SPEEDS else speed,
-            driver=target_of(driver),
+            driver=target_of(tree.path(folder, "device/driver")),
             bond=target_of(tree.path(folder, "master")) if tree.names(folder, "bonding_slave") else None,
         )
     )
@@ -136,19 +132,12 @@ def read_interface(tree: Tree, name: str, addresses: "dict[tuple[int, str], list
 
 def place(tree: Tree, device: str) -> "dict[str, Any]":
     """Where a device sits. `pci_path` begins with the root complex and ends with the device itself."""
-    nowhere: "dict[str, Any]" = {
-        "pci": None,
-        "pci_path": [],
-        "numa_node": None,
-        "kind": "regular",
-        "parent": None,
-        "rdma": None,
-    }
+    unknown = dict.fromkeys(("pci", "numa_node", "parent", "rdma"))
     real = os.path.realpath(device)
     head, _, beyond = real.rpartition(next(iter(PCI_FUNCTION.findall(real)[-1:]), "\0"))
     # A USB interface is no PCI device, though its controller is one.
     if not head or "/usb" in beyond:
-        return nowhere
+        return dict(unknown, pci_path=[], kind="regular")
     function = real[: len(real) - len(beyond)]
     parent = tree.path(function, "physfn")
     is_pf = any(name.startswith("virtfn") for name in tree.names(function))
@@ -157,7 +146,7 @@ def place(tree: Tree, device: str) -> "dict[str, Any]":
         "pci_path": [step for step in function.split("/") if PCI_ROOT.fullmatch(step) or PCI_FUNCTION.fullmatch(step)],
         # A virtio or auxiliary device has no NUMA node of its own; the PCI function above it has.
         "numa_node": tree.number(function, "numa_node"),
-        "kind": "vf" if os.path.exists(parent) else "pf" if is_pf else "regular",
+        "kind": "vf" if os.path.islink(parent) else "pf" if is_pf else "regular",
         "parent": target_of(parent),
         "rdma": next(iter(tree.names(real, "infiniband") or tree.names(function, "infiniband")), None),
     }
@@ -165,17 +154,17 @@ def place(tree: Tree, device: str) -> "dict[str, Any]":
 
 def target_of(link: str) -> "str | None":
     """The last name of what a link leads to; None where there is none."""
-    return printable(os.path.basename(os.path.realpath(link))) if os.path.exists(link) else None
+    return printable(os.path.basename(os.readlink(link))) if os.path.islink(link) else None
 
 
-def read_moved_vfs(tree: Tree, found: Found) -> None:
+def read_moved_vfs(tree: Tree, found: "Found") -> None:
     """VFs without an interface here: in a container's namespace, or given to a virtual machine."""
-    seen = {interface["pci"] for interface in found.interfaces}
-    for pf in sorted({interface["pci"] for interface in found.interfaces if interface["kind"] == "pf"}):
+    seen = {interface["pci"] for interface in found["interfaces"]}
+    for pf in sorted({interface["pci"] for interface in found["interfaces"] if interface["kind"] == "pf"}):
         folder = tree.path("sys/bus/pci/devices", pf)
         vfs = [place(tree, tree.path(folder, name)) for name in tree.names(folder) if name.startswith("virtfn")]
         for vf in sorted((vf for vf in vfs if vf["pci"] not in seen), key=lambda vf: str(vf["pci"])):
-            found.interfaces.append(dict(vf, name=None, mac=None, state="elsewhere"))
+            found["interfaces"].append(dict(vf, name=None, mac=None, state="elsewhere"))
 
 
 def mac_of(address: str) -> "str | None":
@@ -184,7 +173,7 @@ def mac_of(address: str) -> "str | None":
     return address if re.fullmatch("([0-9a-f]{2}:){5}[0-9a-f]{2}", address) and address.strip("0:") else None
 
 
-def read_ipv4(addresses: "dict[tuple[int, str], list[str]]") -> None:
+def read_ipv4(addresses: "Addresses") -> None:
     """All addresses, secondary ones too. An ioctl works everywhere: old `ip` has no JSON, small images have no `ip`."""
     records = array.array("B", bytes(IFREQ.size * MAX_ADDRESSES))
     question = struct.pack("iP", len(records), records.buffer_info()[0])
@@ -195,22 +184,23 @@ def read_ipv4(addresses: "dict[tuple[int, str], list[str]]") -> None:
         addresses.setdefault((4, name), []).append(socket.inet_ntoa(packed))
 
 
-def read_ipv6(tree: Tree, addresses: "dict[tuple[int, str], list[str]]") -> None:
+def read_ipv6(tree: Tree, addresses: "Addresses") -> None:
     for line in (tree.text("proc/net/if_inet6") or "").splitlines():
         packed, _, _, scope, _, name = line.split()
         if scope == "00":  # global
-            addresses.setdefault((6, name), []).append(str(ipaddress.IPv6Address(int(packed, 16))))
+            addresses.setdefault((6, name), []).append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)))
 
 
-def read_gpu(tree: Tree, pci: str, found: Found) -> None:
+def read_gpu(tree: Tree, pci: str, found: "Found") -> None:
     """GPUs come in PCI order, as Slurm counts them. A GPU's virtual function is none of its own."""
     vendor = tree.text("sys/bus/pci/devices", pci, "vendor") or ""
-    if (tree.text("sys/bus/pci/devices", pci, "class") or "")[:6] not in GPU_CLASSES.get(vendor, ()):
+    classes = GPU_CLASSES.get(vendor)
+    if not classes or (tree.text("sys/bus/pci/devices", pci, "class") or "")[:6] not in classes:
         return
     gpu = place(tree, tree.path("sys/bus/pci/devices", pci))
     if gpu["kind"] != "vf":
         known = {name: gpu[name] for name in ("pci", "pci_path", "numa_node")}
-        found.gpus.append(dict(known, index=len(found.gpus), minor=minor_of(tree, pci), vendor=VENDORS[vendor]))
+        found["gpus"].append(dict(known, index=len(found["gpus"]), minor=minor_of(tree, pci), vendor=VENDORS[vendor]))
 
 
 def minor_of(tree: Tree, pci: str) -> "int | None":
@@ -220,7 +210,7 @@ def minor_of(tree: Tree, pci: str) -> "int | None":
     return int(told.group(1)) if told else None
 
 
-def read_lldp(found: Found) -> None:
+def read_lldp(found: "Found") -> None:
     """Neighbours of all interfaces, where lldpd runs and lets this user ask."""
     answer = answer_of("lldpctl", "-f", "json")
     for group in listed(json.loads(answer)["lldp"].get("interface")) if answer else []:
@@ -231,29 +221,30 @@ def read_lldp(found: Found) -> None:
             is_name = port["id"]["type"] in ("ifname", "ifalias", "local") or not port.get("descr")
             label = port["id"]["value"] if is_name else port["descr"]
             told = {"interface": name, "switch": switch, "port": label}
-            found.lldp.append({key: printable(str(text)) for key, text in told.items()})
+            found["lldp"].append({key: printable(str(text)) for key, text in told.items()})
 
 
 def answer_of(*command: str) -> str:
     """What a command prints; nothing when it fails or is not there."""
-    nobody = subprocess.DEVNULL
     # A job's PATH often lacks the folders of system programs.
-    environment = dict(os.environ, PATH=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin")
-    try:
-        child = subprocess.Popen(
-            command, stdin=nobody, stdout=subprocess.PIPE, stderr=nobody, env=environment, start_new_session=True
-        )
-    except OSError:
+    folders = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
+    if not any(os.access(os.path.join(folder, command[0]), os.X_OK) for folder in folders.split(":")):
         return ""
-    try:
-        answer, _ = child.communicate(timeout=LLDP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(child.pid, signal.SIGKILL)
-        raise
+    import subprocess  # most nodes need none
+
+    nobody, environment = subprocess.DEVNULL, dict(os.environ, PATH=folders)
+    with subprocess.Popen(
+        command, stdin=nobody, stdout=subprocess.PIPE, stderr=nobody, env=environment, start_new_session=True
+    ) as child:
+        try:
+            answer, _ = child.communicate(timeout=LLDP_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
     return answer.decode("utf-8", "replace") if child.returncode == 0 else ""
 
 
-def listed(told: Any) -> "list[Any]":
+def listed(told: "Any") -> "list[Any]":
     """`lldpctl -f json` writes a list of one as its only element, and leaves out an empty one."""
     return told if isinstance(told, list) else [told] if told else []
 
@@ -263,12 +254,13 @@ def printable(text: str) -> str:
     return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)[:MAX_TEXT]
 
 
-def report_of(tree: Tree, allow: Any) -> "dict[str, Any]":
-    found = Found()
+def report_of(tree: Tree, allow: "Any") -> "dict[str, Any]":
+    found: "Found" = {"interfaces": [], "gpus": [], "lldp": [], "problems": []}
     reader = threading.Thread(target=read_all, args=(tree, allow, found), daemon=True)
     reader.start()
     reader.join(LIMIT_S)
-    late = [f"not all was read within {LIMIT_S} s"] if reader.is_alive() else []
+    if reader.is_alive():
+        found["problems"].append(f"not all was read within {LIMIT_S} s")
     booted = re.search("^btime ([0-9]+)$", tree.text("proc/stat") or "", re.MULTILINE)
     return {
         "schema": SCHEMA,
@@ -277,19 +269,29 @@ def report_of(tree: Tree, allow: Any) -> "dict[str, Any]":
         "boot_id": tree.text("proc/sys/kernel/random/boot_id"),
         "booted_at": int(booted.group(1)) if booted else None,
         "collected_at": int(time.time()),
-        "interfaces": list(found.interfaces),
-        "gpus": list(found.gpus),
-        "lldp": list(found.lldp),
-        "problems": list(found.problems) + late,
+        **{name: list(records) for name, records in found.items()},
     }
+
+
+def pieces(node: str, line: str) -> "list[str]":
+    """`node number/count piece` a line; the pieces together are base64 of the zlib-compressed line."""
+    import base64
+    import zlib
+
+    packed = base64.b64encode(zlib.compress(line.encode())).decode()
+    parts = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
+    return [f"cvagent-inventory {node} {number}/{len(parts)} {part}\n" for number, part in enumerate(parts, 1)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Print this node's interfaces and GPUs as one line of JSON.")
+    parser.add_argument("--pieces", action="store_true", help="print lines that srun does not tear apart")
     parser.add_argument("--root", default="/", help="where /sys and /proc are")
     parser.add_argument("--allow", metavar="REGEX", type=re.compile, help="interfaces to take, hardware or not")
     options = parser.parse_args()
-    sys.stdout.write(json.dumps(report_of(Tree(options.root), options.allow)) + "\n")
+    report = report_of(Tree(options.root), options.allow)
+    line = json.dumps(report)
+    sys.stdout.write("".join(pieces(report["node"] or report["hostname"], line)) if options.pieces else line + "\n")
     sys.stdout.flush()
     os._exit(0)  # a thread that hangs in a driver must not keep the process
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cvagent.model.nodes import node_facts
+from cvagent.model.nodes import joined, node_facts
 
 SCRIPT = Path(__file__).parents[2] / "cvagent" / "node" / "inventory.py"
 LLDP_ONE = """{"lldp": {"interface": {"ens1f0": {"via": "LLDP",
@@ -297,3 +297,11 @@ def test_older_pythons(inventory, gpu_server):
     for report in reports:
         del report["collected_at"]
     assert all(report == reports[0] for report in reports)
+
+
+def test_pieces(gpu_server):
+    command = [sys.executable, SCRIPT, "--root", gpu_server, "--pieces"]
+    done = subprocess.run(command, env={"SLURMD_NODENAME": "gpu-07"}, capture_output=True, text=True, check=True)
+    (node, line), *others = joined(done.stdout.splitlines()).items()
+    assert (node, others) == ("gpu-07", [])
+    assert len(node_facts(line).interfaces) == 14
