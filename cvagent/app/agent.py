@@ -122,7 +122,7 @@ class Agent:
         self._board.command_done(command, seconds, done)
         self._bill.command_done(command, seconds, done, time.time())
         if self._notes:
-            self._notes.spend(seconds)
+            self._notes.spend(command, seconds)
 
     def _make_notes(self, settings: Settings) -> "Notes | None":
         if settings.hook_spool is None:
