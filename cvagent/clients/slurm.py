@@ -30,6 +30,8 @@ _ENDED_FIELDS = ("JobIDRaw", "State", "Submit", "Start", "End", "Partition", "No
 _ALL_TIMES = "uts1000000"
 # Linux allows 128 KiB for one argument.
 _MAX_ID_LIST = 100_000
+# So many of sacct's rows are taken apart at a time.
+_ROWS = 2000
 
 
 class SlurmConfig(NamedTuple):
@@ -129,15 +131,19 @@ def _records(text: str, end: str) -> list[str]:
 
 def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
     """Split sacct's rows: each of `width` fields ends with the mark, each row with a newline more."""
-    fields = text.split(mark)
-    if fields.pop() != ("\n" if fields else ""):
-        raise Unreadable("sacct printed half a record at the end of its answer")
-    if len(fields) % width:
-        raise Unreadable(f"sacct printed {len(fields)} fields, which is no multiple of the {width} asked for")
-    for first in range(0, len(fields), width):
-        row = fields[first : first + width]
-        row[0] = row[0].removeprefix("\n")
-        yield row
+    rest = text
+    while text:
+        *fields, rest = rest.split(mark, width * _ROWS)
+        if not fields or (len(fields) < width * _ROWS and rest != "\n"):
+            raise Unreadable("sacct printed half a record at the end of its answer")
+        if len(fields) % width:
+            raise Unreadable(f"sacct printed {len(fields)} fields, which is no multiple of the {width} asked for")
+        for first in range(0, len(fields), width):
+            row = fields[first : first + width]
+            row[0] = row[0].removeprefix("\n")
+            yield row
+        if rest == "\n":
+            return
 
 
 def _live(record: str) -> Run:

@@ -37,6 +37,8 @@ _columns = documents.c
 FOR_EVER = 2**62
 # Accounting may still correct an end that was concluded from absence; ask for a day.
 _DOUBT_S = 86_400
+# Rows that are held in Python at a time: a first round may have a hundred thousand.
+_CHUNK = 1000
 
 
 class SqlOutbox:
@@ -69,7 +71,7 @@ class SqlOutbox:
         known = {}
         with self._transaction() as connection:
             found = connection.execute(query.where(*self._of(sink), _columns.watched_until >= since))
-            for body, rounds, at in chain.from_iterable(found.partitions(1000)):
+            for body, rounds, at in chain.from_iterable(found.partitions(_CHUNK)):
                 document = _decode(body)
                 known[document.identity] = Known(document, Absence(rounds, at) if rounds else SEEN)
         return known
@@ -86,8 +88,9 @@ class SqlOutbox:
         changes = sorted(plan.changes, key=lambda change: change.after.key)
         with self._transaction() as connection:
             for sink in sinks:
-                if changes:
-                    connection.execute(self._upsert, [self._row(sink, change, now) for change in changes])
+                for first in range(0, len(changes), _CHUNK):
+                    some = changes[first : first + _CHUNK]
+                    connection.execute(self._upsert, [self._row(sink, change, now) for change in some])
                 if plan.absences:
                     connection.execute(_note_absence, [self._absence(sink, *item) for item in plan.absences.items()])
             if checkpoint is not None:
