@@ -49,7 +49,7 @@ def inventory(tools):
     def run(root, *options, source=None, python=sys.executable, env=()):
         script = [str(SCRIPT)] if source is None else ["-"]
         done = subprocess.run(
-            [python, *script, "--root", root, *options],
+            [python, *script, f"--root={root}", *options],
             input=source,
             env={"PATH": f"{tools.folder}:{os.environ['PATH']}", **dict(env)},
             capture_output=True,

@@ -195,7 +195,7 @@ def test_any_bytes_in_a_name(inventory, plain, sysfs):
 
 
 def test_software_interfaces_may_be_allowed(inventory, gpu_server):
-    report = inventory(gpu_server, "--allow", r"^(lo|br0)$")
+    report = inventory(gpu_server, "--allow=^(lo|br0)$")
     told = by_name(report)
     assert told["br0"]["mac"] == "3c:ec:ef:00:00:01"
     assert told["lo"]["mac"] is None
@@ -300,8 +300,14 @@ def test_older_pythons(inventory, gpu_server):
 
 
 def test_pieces(gpu_server):
-    command = [sys.executable, SCRIPT, "--root", gpu_server, "--pieces"]
+    command = [sys.executable, SCRIPT, f"--root={gpu_server}", "--pieces"]
     done = subprocess.run(command, env={"SLURMD_NODENAME": "gpu-07"}, capture_output=True, text=True, check=True)
     (node, line), *others = joined(done.stdout.splitlines()).items()
     assert (node, others) == ("gpu-07", [])
     assert len(node_facts(line).interfaces) == 14
+
+
+def test_an_unknown_option_is_refused():
+    done = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "usage:" in done.stderr

@@ -24,7 +24,7 @@ def inventory_of(tmp_path_factory):
     def told(machine):
         folder = tmp_path_factory.mktemp(machine)
         subprocess.run([sys.executable, ROOT / "tests/fixtures/sysfs.py", machine, folder], check=True)
-        command = [sys.executable, ROOT / "cvagent/node/inventory.py", "--root", folder]
+        command = [sys.executable, ROOT / "cvagent/node/inventory.py", f"--root={folder}"]
         return node_facts(subprocess.run(command, capture_output=True, check=True).stdout)
 
     return told
