@@ -11,8 +11,8 @@ from msgspec import Struct
 from cvagent.clients.runner import Runner
 
 HOUR_S = 3600
-# The commands that ask slurmctld; sacct, sacctmgr and sreport ask slurmdbd.
-SLURMCTLD = frozenset({"squeue", "scontrol", "sinfo", "sdiag", "srun"})
+# The commands that ask slurmctld; sacct, sacctmgr and sreport ask slurmdbd, and srun waits for nodes.
+SLURMCTLD = frozenset({"squeue", "scontrol", "sinfo", "sdiag"})
 _MOST_COMMANDS = 50_000
 
 

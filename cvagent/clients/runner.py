@@ -23,6 +23,9 @@ _MAX_REASON = 300
 _CHUNK = 64 * 1024
 # How soon a running command hears of stop(), in seconds.
 _GLANCE_S = 0.2
+# How long a command may take to undo what it began, when it is told to end.
+_PARTING_S = 1.0
+_POLL_S = 0.01
 # A killed process may still hang in the kernel (a dead file server): it is not waited for longer than this.
 _BURIAL_S = 2.0
 
@@ -44,7 +47,7 @@ class Runner(Protocol):
         ...
 
     def stop(self) -> None:
-        """End running commands and refuse new ones: each raises CommandFailed within a second. For good."""
+        """End running commands and refuse new ones: each raises CommandFailed within two seconds. For good."""
         ...
 
 
@@ -250,9 +253,18 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     if process.returncode is not None:
         return
     with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+        _let_part(process.pid)
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_BURIAL_S)
+
+
+def _let_part(pid: int) -> None:
+    """Wait a moment for a process to end, and do not reap it. An srun killed at once would leave its job behind."""
+    deadline = time.monotonic() + _PARTING_S
+    while time.monotonic() < deadline and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+        time.sleep(_POLL_S)
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
