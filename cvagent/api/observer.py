@@ -54,6 +54,7 @@ class Decision(NamedTuple):
     refused: int
     refusal: str | None
     problems: Sequence[str]
+    note: str | None
 
 
 def _never_raises(hear: Callable[_Args, None]) -> Callable[_Args, None]:
@@ -180,7 +181,12 @@ class Board:
 
     def _detail(self, name: str) -> str | None:
         decision = self._decisions.get(name)
-        return "; ".join(filter(None, (decision and decision.refusal, self._details.get(name)))) or None
+        return (
+            "; ".join(
+                filter(None, (decision and decision.refusal, decision and decision.note, self._details.get(name)))
+            )
+            or None
+        )
 
     def _fail(self, health: Health, where: str, text: str, at: float) -> None:
         health.last_error_at, health.error = at, text
@@ -201,6 +207,7 @@ def _decision(seconds: float, plan: Plan, at: float) -> Decision:
         refused=len(plan.refused),
         refusal=plan.refusal,
         problems=tuple(plan.problems[:PROBLEMS]),
+        note=plan.note,
     )
 
 

@@ -67,7 +67,7 @@ def _show(flow: str, plan: Plan) -> None:
         click.secho(f"  withheld: {plan.refusal}", fg="red")
     for change in plan.refused[:_SHOWN]:
         click.secho(f"  ! {_line(change).strip()}", fg="red")
-    for problem in plan.problems:
+    for problem in (*plan.problems, *filter(None, [plan.note])):
         click.secho(f"  note: {problem}", fg="yellow")
 
 
@@ -95,6 +95,7 @@ def _as_json(plan: Plan) -> dict[str, object]:
         "refusal": plan.refusal,
         "unchanged": plan.unchanged,
         "problems": list(plan.problems),
+        "note": plan.note,
     }
 
 

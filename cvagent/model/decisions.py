@@ -61,6 +61,7 @@ class Plan(Struct, frozen=True):
         refusal: None when nothing was withheld; else one line that says why and what `--force` would do.
         unchanged: How many known, open documents are as they should be.
         problems: What the round could not read or decide, a line each.
+        note: What a person should know although all is well; None when there is nothing.
     """
 
     changes: Sequence[Change] = ()
@@ -69,6 +70,7 @@ class Plan(Struct, frozen=True):
     refusal: str | None = None
     unchanged: int = 0
     problems: Sequence[str] = ()
+    note: str | None = None
 
 
 class Ask(Struct, frozen=True):

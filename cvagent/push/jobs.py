@@ -28,6 +28,7 @@ from cvagent.model import (
 
 # With this many open runs or fewer the share guard is silent.
 _FEW = 10
+_NO_ACCOUNTING = "this cluster keeps no accounting: ends are seen in slurmctld alone, for MinJobAge, without look-back"
 # squeue is asked before sacct: what began just now may stand in the second answer alone.
 _GRACE_S = 60
 
@@ -70,6 +71,7 @@ def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]],
         refusal=refusal,
         unchanged=changes.unchanged,
         problems=_unknown_words(observed),
+        note=None if observed.accounting else _NO_ACCOUNTING,
     )
 
 

@@ -426,3 +426,8 @@ def test_a_run_of_which_accounting_has_half_a_record_is_not_lost():
     seen = replace(an_observation(NOW), unfinished=frozenset({RUNNING.identity}))
     made = plan(seen, Known(RUNNING, Absence(2, 900)))
     assert (made.changes, made.absences) == ([], {"1@lab": SEEN})
+
+
+def test_a_cluster_without_accounting_is_told_apart():
+    assert plan(an_observation(NOW)).note is None
+    assert "keeps no accounting" in plan(replace(an_observation(NOW), accounting=False)).note
