@@ -58,7 +58,7 @@ class Agent:
             "env_file": self.env_file,
             "store_url": "sqlite://" if store == "memory" else f"sqlite:///{folder}/store.db",
         } | settings
-        self._settings = {f"CVAGENT_{name.upper()}": str(value) for name, value in given.items()}
+        self.settings = {f"CVAGENT_{name.upper()}": str(value) for name, value in given.items()}
 
     def __enter__(self):
         return self.start()
@@ -97,7 +97,10 @@ class Agent:
 
     def start(self) -> "Agent":
         """Starts it and waits until it serves its pages."""
-        self.begin()
+        return self.begin().wait_until_up()
+
+    def wait_until_up(self) -> "Agent":
+        """Waits until it serves its pages."""
         wait_until(lambda: "status page on" in self.log() or self._process.poll() is not None, START_LIMIT_S)
         assert self._process.poll() is None, self.log()
         return self
@@ -186,7 +189,7 @@ class Agent:
 
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CVAGENT_", "SLURM"))}
-        return kept | {"PYTHONPATH": str(ROOT)} | self._settings
+        return kept | {"PYTHONPATH": str(ROOT)} | self.settings
 
 
 def told_of(stand_in: StandIn, *jobs: str) -> dict[str, dict]:

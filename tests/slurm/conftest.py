@@ -40,6 +40,15 @@ def lab(_slurm):
         ours.stop()
 
 
+@pytest.fixture(autouse=True)
+def _leave_no_job(request):
+    """Carol's jobs may outlast a test."""
+    yield
+    if "lab" in request.fixturenames:
+        for user in ("root", "alice"):
+            request.getfixturevalue("lab").slurm("scancel", "-u", user)
+
+
 @pytest.fixture
 def make_lab(_slurm):
     """Makes labs for one test alone: `make_lab(nodes=2, accounting=0)`."""

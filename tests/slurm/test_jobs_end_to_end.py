@@ -26,7 +26,9 @@ def agent(lab, cloud, tmp_path_factory):
 def late_job(lab, agent):
     """A job beyond its time limit, submitted first: Slurm's shortest limit is a minute."""
     assert agent.rounds() >= 0
-    return lab.submit("--time=1", script="sleep 600")
+    job = lab.submit("--time=1", script="sleep 600", user="carol")
+    yield job
+    lab.cancel(job)
 
 
 def running(cloud, job, key="{}@lab"):
@@ -198,6 +200,38 @@ def test_a_job_out_of_memory(make_lab, make_agent, stand_in):
     agent = make_agent(lab, stand_in).start()
     job = lab.submit("--mem=50", script="head -c 300M /dev/zero | tail")
     assert agent.told(job) == ["FAILED"]
+
+
+def test_ends_where_the_cluster_keeps_no_accounting(make_lab, make_agent, stand_in):
+    lab = make_lab(nodes=2, accounting=0)
+    agent = make_agent(lab, stand_in).start()
+    scripts = {"true": "COMPLETED", "exit 3": "FAILED", "kill -9 $$": "FAILED", "sleep 300": "CANCELLED"}
+    jobs = {lab.submit("-N2", script=script): state for script, state in scripts.items()}
+    *_, cancelled = jobs
+    requeued = start(lab, stand_in, "--requeue")
+    lab.slurm("scontrol", "requeue", requeued)
+    running(stand_in, cancelled)
+    lab.cancel(cancelled)
+    running(stand_in, requeued, "{}.1@lab")
+    agent.settle()
+    wanted = {}
+    for job, state in jobs.items():
+        fields = "StartTime:|,EndTime:|,NodeList:|"
+        started, ended, nodes, _ = lab.slurm("squeue", "-h", "-t", "all", "-j", job, "-O", fields).split("|")
+        wanted[f"{job}@lab"] = {
+            "key": {"id": f"{job}@lab"},
+            "name": "sbatch@batch",
+            "state": f"JOB_STATE_{state}",
+            "start_time": utc(started),
+            "end_time": utc(ended),
+            "location": "lab",
+            "nodes": {"values": lab.slurm("scontrol", "show", "hostnames", nodes).split()},
+        }
+    assert told_of(stand_in, *jobs) == wanted
+    # Nobody tells how the first run of a requeued job ended; that it did is concluded.
+    first, second = told_of(stand_in, requeued).values()
+    assert first["state"] != "JOB_STATE_RUNNING"
+    assert second["state"] == "JOB_STATE_RUNNING"
 
 
 def test_a_job_id_that_comes_back_after_a_crash(make_lab, make_agent, stand_in):
