@@ -78,8 +78,7 @@ def _arriving(env_file: Path | None) -> Finding:
         listen = settings.http_listen
         if listen is None:
             return Finding(None, "agent", "serves no metrics (CVAGENT_HTTP_LISTEN=off): whether it hears is not known")
-        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(listen.host, listen.host)  # noqa: S104 - what it may be set to
-        text = requests.get(f"http://{host}:{listen.port}/metrics", timeout=_PAGES_TIMEOUT_S).text
+        text = requests.get(f"{listen.near_url}/metrics", timeout=_PAGES_TIMEOUT_S).text
     except (CvagentError, requests.RequestException):
         return Finding(None, "agent", "does not answer under these settings: whether it hears is not known")
     number, last = (_metric(text, name) for name in ("cvagent_notes_total", "cvagent_last_note_timestamp_seconds"))

@@ -35,8 +35,7 @@ class Pages:
         listen = settings.http_listen
         if listen is None:
             raise NoAgent("CVAGENT_HTTP_LISTEN is off: nothing can be seen of the running agent")
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - where to ask
-        self._url = f"http://[{host}]:{listen.port}" if ":" in host else f"http://{host}:{listen.port}"
+        self._url = listen.near_url
 
     def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
         """Documents, newest change first."""

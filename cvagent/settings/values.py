@@ -16,6 +16,8 @@ from cvagent.settings import secret
 
 _LAST_PORT = 65535
 
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what may be set, and where to ask then
+
 
 class Listen(NamedTuple):
     """Where the pages are served. Port 0 lets the system choose one."""
@@ -27,6 +29,16 @@ class Listen(NamedTuple):
     def loopback(self) -> bool:
         """True when only this machine can connect."""
         return is_loopback(self.host)
+
+    @property
+    def near_url(self) -> str:
+        """Where this machine reaches the pages, without a slash at the end.
+
+        >>> Listen("::", 9410).near_url, Listen("10.0.0.1", 9410).near_url
+        ('http://[::1]:9410', 'http://10.0.0.1:9410')
+        """
+        host = _EVERYWHERE.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 def is_loopback(host: str) -> bool:
