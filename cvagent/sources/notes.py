@@ -105,7 +105,8 @@ class Notes:
         """Ask for nothing more."""
         self._stop.set()
         self._touched.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def spend(self, command: str, seconds: float) -> None:
         """One of Slurm's commands took so long."""

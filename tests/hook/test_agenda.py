@@ -1,0 +1,110 @@
+"""When to look: soon after the last of a burst, again while a job is not told of, and never too often."""
+
+import itertools
+import math
+
+import pytest
+
+from cvagent.model import Change, JobConfig, Plan, State
+from cvagent.sources.agenda import FOLLOW_S, FOLLOWED, GAP_S, GATHER_MOST_S, GATHER_S, Agenda, Note
+
+BEGAN, ENDED = Note(7, ends=False), Note(7, ends=True)
+
+
+@pytest.fixture
+def agenda():
+    return Agenda()
+
+
+def told(job_id, *, ended):
+    state, end = (State.COMPLETED, 9) if ended else (State.RUNNING, None)
+    return Plan(changes=[Change(None, JobConfig(f"{job_id}@lab", job_id, 0, state, 0, end, "name", "p", "n1"), "new")])
+
+
+def look(agenda, plan=None, took_s=0.1, rest_s=0.0):
+    """Has the next look, and returns when it began."""
+    at = agenda.due()
+    agenda.begin(at)
+    assert agenda.due() == math.inf
+    agenda.end(plan, at + took_s, rest_s)
+    return at
+
+
+def test_without_notes_there_is_no_reason_to_look(agenda):
+    assert agenda.due() == math.inf
+
+
+def test_one_note_is_looked_at_soon(agenda):
+    agenda.add([BEGAN], 100)
+    assert agenda.due() == pytest.approx(100 + GATHER_S)
+
+
+def test_a_burst_is_looked_at_when_it_is_over(agenda):
+    for tenth in range(5):
+        agenda.add([Note(tenth + 1, ends=False)], 100 + tenth / 10)
+    assert agenda.due() == pytest.approx(100.4 + GATHER_S)
+
+
+def test_notes_without_end_do_not_put_a_look_off(agenda):
+    for tenth in range(100):
+        agenda.add([Note(tenth + 1, ends=False)], 100 + tenth / 10)
+    assert agenda.due() == pytest.approx(100 + GATHER_MOST_S)
+
+
+def test_a_job_that_was_told_of_is_looked_for_no_more(agenda):
+    agenda.add([BEGAN], 100)
+    look(agenda, told(7, ended=False))
+    assert agenda.due() == math.inf
+
+
+def test_an_end_is_not_told_by_a_start(agenda):
+    agenda.add([BEGAN, ENDED], 100)
+    look(agenda, told(7, ended=False))
+    assert agenda.due() < math.inf
+    look(agenda, told(7, ended=True))
+    assert agenda.due() == math.inf
+
+
+def test_a_job_that_is_not_told_of_is_looked_for_some_seconds(agenda):
+    agenda.add([BEGAN], 100)
+    looks = []
+    while agenda.due() < math.inf:
+        looks.append(look(agenda) - 100)
+    assert looks == pytest.approx([0.2, 1.2, 2.4, 4.8, 9.6, 19.2])
+    assert looks[-2] <= FOLLOW_S
+
+
+def test_looks_are_a_second_apart_however_many_notes_come(agenda):
+    looks = []
+    for tenth in range(100):
+        agenda.add([Note(tenth + 1, ends=False)], tenth / 10)
+        while agenda.due() <= tenth / 10:
+            looks.append(look(agenda))
+    gaps = [after - before for before, after in itertools.pairwise(looks)]
+    assert len(gaps) >= 7
+    assert min(gaps) > GAP_S - 1e-9
+
+
+def test_after_a_round_that_cost_much_slurm_is_left_alone(agenda):
+    agenda.add([BEGAN], 100)
+    look(agenda, took_s=3, rest_s=30)
+    agenda.add([ENDED], 104)
+    assert agenda.due() == pytest.approx(100.2 + 3 + 30)
+
+
+def test_a_round_that_was_given_up_tells_of_nothing(agenda):
+    agenda.add([BEGAN], 100)
+    look(agenda, None)
+    assert agenda.due() < math.inf
+
+
+def test_an_empty_list_is_worth_one_look(agenda):
+    agenda.add([], 100)
+    look(agenda)
+    assert agenda.due() == math.inf
+
+
+def test_no_more_than_so_many_are_followed(agenda):
+    agenda.add((Note(number, ends=False) for number in range(1, 3 * FOLLOWED)), 100)
+    assert len(agenda._followed) == FOLLOWED
+    assert agenda.due() == pytest.approx(100 + GATHER_S)

@@ -1,0 +1,126 @@
+"""The hook in a real slurmctld: it takes the installed slurm.conf, jobs start as before, and ends are known at once."""
+
+import datetime as dt
+import re
+import subprocess
+import sys
+
+import pytest
+from slurm_lab import ROOT
+from waiting import wait_until
+
+SECONDS = 2
+JOBS = 100
+BEGINS = re.compile(r"^\[(.{23})\] (?:sched/backfill|sched):.* (?:Allocate|Started) JobId=(?:\d+_\d+\((\d+)\)|(\d+)) ")
+ENDS = re.compile(r"^\[(.{23})\] _job_complete: JobId=(?:\d+_\d+\((\d+)\)|(\d+)) done")
+
+
+@pytest.fixture
+def site(make_lab):
+    return make_lab(nodes=4, cpus=64)
+
+
+def hook(lab, command, *options):
+    """Runs `cvagent hook` as a person on slurmctld's machine would."""
+    place = ["--slurm-conf", lab.folder / "etc" / "slurm.conf", "--slurm-bin-dir", lab.bin_dir]
+    place += ["--script", lab.folder / "libexec" / "cvagent-hook", "--spool", lab.folder / "spool"]
+    words = [sys.executable, "-m", "cvagent", "hook", command, *place, *options]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert command == "status" or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def install(lab):
+    said = hook(lab, "install", "--yes")
+    assert "scontrol reconfigure" in said
+    lab.slurm("scontrol", "reconfigure")
+    wait_until(lambda: "FAIL" not in hook(lab, "status"), 10)
+
+
+def without_hooks(lab):
+    """The lab's own slurm.conf names hooks: this is the site that has none."""
+    conf = lab.folder / "etc" / "slurm.conf"
+    conf.write_text(re.sub(r"(?mi)^(pro|epi)logslurmctld=.*\n", "", conf.read_text()))
+
+
+def moments(text, pattern):
+    """When what slurmctld's log tells of happened, by job id."""
+    found = (match for match in map(pattern.match, text.splitlines()) if match)
+    return {match[2] or match[3]: dt.datetime.fromisoformat(match[1]).timestamp() for match in found}
+
+
+def lags(stand_in, happened, *, ended):
+    """Seconds from each event to the first document that tells of it, sorted."""
+    told = {}
+    for write in stand_in.history:
+        if ("end_time" in write.document) == ended:
+            told.setdefault(write.key.partition("@")[0], write.at)
+    return sorted(told[job] - at for job, at in happened.items())
+
+
+def test_a_burst_is_known_within_two_seconds(site, stand_in, make_agent):
+    install(site)
+    agent = make_agent(site, stand_in, job_interval_s=600, hook_spool=site.folder / "spool").start()
+    wait_until(lambda: agent.rounds() > 0, 20)
+    site.submit(f"--array=1-{JOBS}", "--ntasks=1", "--mem=1", script="sleep 5")
+    wait_until(lambda: sum("end_time" in job for job in dict(stand_in.jobs).values()) == JOBS, 60)
+    log = (site.folder / "log" / "slurmctld.log").read_text()
+    for pattern, ended in ((BEGINS, False), (ENDS, True)):
+        happened = moments(log, pattern)
+        seconds = lags(stand_in, happened, ended=ended)
+        assert len(seconds) == JOBS
+        assert sum(lag <= SECONDS for lag in seconds) >= 0.99 * JOBS, seconds
+    assert agent.metric("cvagent_notes_total") == 2 * JOBS
+    assert agent.rounds() <= 12
+    assert (
+        "has heard of 200 notes"
+        in agent.command("hook", "status", "--slurm-conf", str(site.folder / "etc" / "slurm.conf")).stdout
+    )
+
+
+def test_a_hook_of_the_site_still_runs_and_its_exit_code_counts(site):
+    conf = site.folder / "etc" / "slurm.conf"
+    before = conf.read_bytes()
+    ran = site.folder / "ran"
+    site.hook("prologslurmctld", f'#!/bin/sh\necho "$SLURM_JOB_ID" >>{ran}\n[ "$SLURM_JOB_PARTITION" = batch ]\n')
+    install(site)
+    good, bad = site.submit(script="true"), site.submit("-p", "debug", "--no-requeue", script="true")
+    assert site.wait_for_end(good)[0].state == "COMPLETED"
+    assert site.wait_for_end(bad)[0].state == "CANCELLED"
+    assert sorted(ran.read_text().split()) == sorted([good, bad])
+    assert len(list((site.folder / "spool").iterdir())) == 4
+    hook(site, "uninstall", "--yes")
+    assert conf.read_bytes() == before
+    # slurmctld has not read it: the scripts must still be there.
+    assert site.wait_for_end(site.submit(script="true"))[0].state == "COMPLETED"
+    site.slurm("scontrol", "reconfigure")
+    wait_until(lambda: "Removed" in hook(site, "uninstall", "--yes"), 10)
+    assert site.wait_for_end(site.submit(script="true"))[0].state == "COMPLETED"
+
+
+def test_in_a_slurm_conf_without_hooks(site):
+    without_hooks(site)
+    site.slurm("scontrol", "reconfigure")
+    conf = site.folder / "etc" / "slurm.conf"
+    before = conf.read_bytes()
+    install(site)
+    job = site.submit(script="true")
+    assert site.wait_for_end(job)[0].state == "COMPLETED"
+    spool = site.folder / "spool"
+    wait_until(lambda: len(list(spool.iterdir())) == 2, 10)
+    assert {path.name for path in spool.iterdir()} == {f"{job}.prolog_slurmctld", f"{job}.epilog_slurmctld"}
+    hook(site, "uninstall", "--yes")
+    assert conf.read_bytes() == before
+    site.daemon("restart", "slurmctld")
+    assert site.wait_for_end(site.submit(script="true"))[0].state == "COMPLETED"
+
+
+@pytest.mark.parametrize("trouble", ["no spool", "full spool", "no agent"])
+def test_jobs_run_whatever_is_wrong_with_the_spool(site, trouble):
+    install(site)
+    spool = site.folder / "spool"
+    if trouble == "no spool":
+        spool.rmdir()
+    elif trouble == "full spool":
+        (spool / "full").touch()
+    assert site.wait_for_end(site.submit(script="true"))[0].state == "COMPLETED"
