@@ -1,15 +1,15 @@
 """CloudVision's REST API: the one place that knows its paths and answers. Words in, words out; the token in no text."""
 
-import json
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from email.utils import parsedate_to_datetime
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote
 
 import msgspec
 import requests
@@ -19,22 +19,21 @@ from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
 
 from cvagent import __version__
+from cvagent.clients.answers import MAX_TEXT, Answer, failed_keys, must_be_success, one_line, retry_after
 from cvagent.errors import CvagentError, DeliveryError, Permanent, Retryable
 
 _JOBS = "/api/resources/computejob/v1/JobConfig"
+_NODES = "/api/resources/computejob/v1/NodeConfig"
 # Answers in bytes: to one document, and to a batch, of which every document may fail with a text.
 _MAX_SINGLE = 1024 * 1024
 _MAX_BATCH = 16 * 1024 * 1024
 _CHUNK = 64 * 1024
-_MAX_TEXT = 300
-_LONGEST_WAIT_S = 24 * 3600
-_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
-_NOT_BLANK = re.compile(r"\S")
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 # HTTP statuses that say more than their hundred; of the others the 4xx are final.
 _OF_THE_DOCUMENT = frozenset({408, 425, 500})
 _OF_THE_SERVER = frozenset({407, 429})
+_NOT_FOUND = 404
 _NO_SUCH_API = frozenset({404, 405, 501})
 _REFUSED_TOKEN = frozenset({401, 403})
 _SUCCESS, _REDIRECT, _FINAL = range(200, 300), range(300, 400), range(400, 500)
@@ -62,17 +61,6 @@ class Unsupported(Permanent):
     """This CloudVision takes no batches: write one by one, for good."""
 
 
-class _Answer(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-    token: str
-
-    def says(self) -> str:
-        """Status and message for people."""
-        return f"CloudVision answered {self.status}: {_one_line(_message(self.body), self.token) or 'no message'}"
-
-
 class _Session(requests.Session):
     """Only to prepare a redirect that nobody follows, requests would read all of its body: see none."""
 
@@ -92,7 +80,7 @@ class _OneServer(HTTPAdapter):
 
 
 class CloudVision:
-    """Writes JobConfigs over connections that stay open. Any thread may call.
+    """Writes JobConfigs and NodeConfigs over connections that stay open. Any thread may call.
 
     Args:
         url: `https://<server>`.
@@ -129,10 +117,20 @@ class CloudVision:
 
     def set_job(self, body: Mapping[str, Any]) -> None:
         """Write one JobConfig, or raise Retryable or Permanent."""
-        answer = self._exchange("POST", self._url + _JOBS, msgspec.json.encode(body), _MAX_SINGLE)
+        self._set(_JOBS, body)
+
+    def set_node(self, body: Mapping[str, Any]) -> None:
+        """Write one NodeConfig, or raise Retryable or Permanent."""
+        self._set(_NODES, body)
+
+    def delete_node(self, key: str) -> None:
+        """Delete one NodeConfig, or raise Retryable or Permanent. One that is not there is deleted."""
+        answer = self._exchange("DELETE", f"{self._url}{_NODES}?key.id={quote(key, safe='')}", b"", _MAX_SINGLE)
+        if answer.status == _NOT_FOUND:
+            return
         if failure := self._failure(answer):
             raise failure
-        _must_be_success(answer)
+        must_be_success(answer)
 
     def set_jobs(self, bodies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """Write many JobConfigs at once; return key id and error text of those that failed.
@@ -141,16 +139,33 @@ class CloudVision:
             Unsupported: The server takes no batches; `batches` is False from now on.
             Retryable, Permanent: Nothing is known about any of them.
         """
+        return self._batch(f"{_JOBS}/some", {"values": bodies}, {body["key"]["id"] for body in bodies})
+
+    def set_nodes(self, bodies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """Write many NodeConfigs at once; see `set_jobs`."""
+        return self._batch(f"{_NODES}/some", {"values": bodies}, {body["key"]["id"] for body in bodies})
+
+    def delete_nodes(self, keys: Sequence[str]) -> dict[str, str]:
+        """Delete many NodeConfigs at once; see `set_jobs`."""
+        return self._batch(f"{_NODES}/deletesome", {"keys": [{"id": key} for key in keys]}, set(keys))
+
+    def _set(self, path: str, body: Mapping[str, Any]) -> None:
+        answer = self._exchange("POST", self._url + path, msgspec.json.encode(body), _MAX_SINGLE)
+        if failure := self._failure(answer):
+            raise failure
+        must_be_success(answer)
+
+    def _batch(self, path: str, body: Mapping[str, Any], keys: AbstractSet[str]) -> dict[str, str]:
         if self.batches is False:
             raise Unsupported
-        answer = self._exchange("POST", f"{self._url}{_JOBS}/some", msgspec.json.encode({"values": bodies}), _MAX_BATCH)
+        answer = self._exchange("POST", self._url + path, msgspec.json.encode(body), _MAX_BATCH)
         if answer.status in _NO_SUCH_API:
             self.batches = False
             raise Unsupported
         if failure := self._failure(answer):
             raise failure
-        failed = dict(_failed(answer))
-        if failed.keys() - {body["key"]["id"] for body in bodies}:
+        failed = dict(failed_keys(answer))
+        if failed.keys() - keys:
             raise Retryable("CloudVision's answer to a batch names keys that were not sent")
         self.batches = True
         return failed
@@ -171,7 +186,7 @@ class CloudVision:
         """Close all connections."""
         self._session.close()
 
-    def _exchange(self, method: str, url: str, body: bytes, most: int) -> _Answer:
+    def _exchange(self, method: str, url: str, body: bytes, most: int) -> Answer:
         """One answer of any status but 401 and 403; those only after the token was read again."""
         token = self._token_now(None)
         answer = self._ask(method, url, body, most, token)
@@ -179,7 +194,7 @@ class CloudVision:
             answer = self._ask(method, url, body, most, newer)
         if answer.status in _REFUSED_TOKEN:
             text = f"the token is refused; CVAGENT_CLOUDVISION_TOKEN_FILE must name a valid one. {answer.says()}"
-            raise Retryable(text[:_MAX_TEXT], everything=True)
+            raise Retryable(text[:MAX_TEXT], everything=True)
         return answer
 
     def _token_now(self, refused: str | None) -> str:
@@ -195,7 +210,7 @@ class CloudVision:
             raise Retryable("CVAGENT_CLOUDVISION_TOKEN_FILE holds nothing that can be a token", everything=True)
         return token
 
-    def _ask(self, method: str, url: str, body: bytes, most: int, token: str) -> _Answer:
+    def _ask(self, method: str, url: str, body: bytes, most: int, token: str) -> Answer:
         """One request. Built by hand: that spares the session's look at netrc, cookies and the environment."""
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, url, body
@@ -204,9 +219,9 @@ class CloudVision:
         request.headers["Content-Length"] = str(len(body))
         try:
             with self._send(request) as response:
-                return _Answer(response.status_code, response.headers, self._read(response, most), token)
+                return Answer(response.status_code, response.headers, self._read(response, most), token)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise Retryable(_one_line(self._no_answer(error), token), everything=True) from None
+            raise Retryable(one_line(self._no_answer(error), token), everything=True) from None
 
     def _read(self, response: requests.Response, most: int) -> bytes:
         """The body, or its beginning when it is longer than `most` bytes."""
@@ -230,7 +245,7 @@ class CloudVision:
         proxy = isinstance(error, requests.exceptions.ProxyError)
         return f"no answer from {'the proxy on the way to ' * proxy}{self._url}: {words}"
 
-    def _failure(self, answer: _Answer) -> DeliveryError | None:
+    def _failure(self, answer: Answer) -> DeliveryError | None:
         """What an HTTP status means for a write."""
         status = answer.status
         if status in _SUCCESS:
@@ -239,61 +254,9 @@ class CloudVision:
             text = f"this CloudVision does not know the computejob API: {self._url}{_JOBS} answers {status}"
             return Retryable(f"{text}; check CVAGENT_CLOUDVISION_URL and CloudVision's release", everything=True)
         if status in _REDIRECT:
-            where = _one_line(answer.headers.get("Location", "nowhere").partition("?")[0], answer.token)
+            where = one_line(answer.headers.get("Location", "nowhere").partition("?")[0], answer.token)
             text = f"{self._url} answers with a redirect to {where}: set CVAGENT_CLOUDVISION_URL to the final address"
             return Retryable(text, everything=True)
         if status in _FINAL and status not in _OF_THE_DOCUMENT | _OF_THE_SERVER:
             return Permanent(answer.says())
-        return Retryable(answer.says(), after_s=_retry_after(answer.headers), everything=status not in _OF_THE_DOCUMENT)
-
-
-def _must_be_success(answer: _Answer) -> None:
-    """A page of a proxy or a login may come with 200 too, and so may an error."""
-    try:
-        said = msgspec.json.decode(answer.body.strip() or b"{}")
-    except (msgspec.DecodeError, RecursionError):
-        said = {"error": "no JSON"}
-    if isinstance(said, dict) and said.keys() & {"error", "code"}:
-        raise Retryable(f"no confirmation: {answer.says()}")
-
-
-def _failed(answer: _Answer) -> Iterator[tuple[str, str]]:
-    """Key and error of each failure: the body is a stream of JSON objects, one after the other."""
-    decoder, text, end = json.JSONDecoder(), answer.body.decode(errors="replace"), 0
-    try:
-        while begin := _NOT_BLANK.search(text, end):
-            item, end = decoder.raw_decode(text, begin.start())
-            yield str(item["result"]["key"]["id"]), _one_line(str(item["result"].get("error")), answer.token)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Retryable(f"CloudVision's answer to a batch names no keys: {answer.says()}") from None
-
-
-def _message(body: bytes) -> str:
-    """The server's own words: the message of a gRPC status, or the body as it is."""
-    try:
-        said = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError):
-        return body[:_CHUNK].decode(errors="replace")
-    inner = said.get("error", said) if isinstance(said, dict) else said
-    return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
-
-
-def _one_line(text: str, token: str) -> str:
-    r"""For people: without the token, control characters and line ends, and not too long.
-
-    >>> _one_line("no\n\x1b[31m t0ken", "t0ken")
-    'no [31m ***'
-    """
-    return _BLANK.sub(" ", text.replace(token, "***")).strip()[:_MAX_TEXT]
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, from a number or from a date read by the server's own clock; None when it says neither."""
-    text = headers.get("Retry-After", "")
-    try:
-        if text.isdecimal():
-            return float(min(int(text[:9]), _LONGEST_WAIT_S))
-        now = parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else time.time()
-        return min(max(parsedate_to_datetime(text).timestamp() - now, 0.0), _LONGEST_WAIT_S)
-    except (ValueError, OverflowError):
-        return None
+        return Retryable(answer.says(), after_s=retry_after(answer.headers), everything=status not in _OF_THE_DOCUMENT)

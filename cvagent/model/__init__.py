@@ -7,7 +7,7 @@ Hostlists stay folded (`node[001-003]`) until a sink needs the names.
 from cvagent.model.decisions import SEEN, Absence, Ask, Change, Document, Known, Plan
 from cvagent.model.delivery import Accepted, Deferred, Due, Entry, Health, Outcome, Refused, Row
 from cvagent.model.jobs import OVER, SLURM_STATES, Identity, JobConfig, Observation, Run, State, utc
-from cvagent.model.nodes import NodeConfig, NodeFacts, NodeInterface
+from cvagent.model.nodes import Delay, NodeConfig, NodeFacts, NodeInterface, NodesSeen
 
 __all__ = [
     "OVER",
@@ -18,6 +18,7 @@ __all__ = [
     "Ask",
     "Change",
     "Deferred",
+    "Delay",
     "Document",
     "Due",
     "Entry",
@@ -28,6 +29,7 @@ __all__ = [
     "NodeConfig",
     "NodeFacts",
     "NodeInterface",
+    "NodesSeen",
     "Observation",
     "Outcome",
     "Plan",

@@ -5,10 +5,11 @@ import binascii
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, MsgspecError, Struct, json
+from msgspec.structs import replace
 
 SCHEMA = 1
 
@@ -100,6 +101,31 @@ class NodeFacts(Struct, frozen=True):
     problems: tuple[str, ...] = ()
 
 
+class Delay(NamedTuple):
+    """Why a node's facts are not as new as they should be.
+
+    Attributes:
+        since: Epoch seconds from which on they should have been.
+    """
+
+    reason: str
+    since: int
+
+
+class NodesSeen(Struct, frozen=True):
+    """All that Slurm and the nodes said in one round.
+
+    Attributes:
+        at: Epoch seconds when asking began.
+        facts: By node, for every node of the cluster: the newest there are; None when there never were any.
+        delays: By node, for those that should have been asked and could not be.
+    """
+
+    at: int
+    facts: Mapping[str, NodeFacts | None]
+    delays: Mapping[str, Delay] = {}
+
+
 class NodeInterface(NamedTuple):
     """One port as CloudVision is to know it."""
 
@@ -142,6 +168,15 @@ class NodeConfig(Struct, frozen=True, array_like=True, tag="node"):
         return False
 
 
+def node_key(node: str, cluster: str, *, with_cluster: bool) -> str:
+    """The string that stands for a node in CloudVision, wherever it is named.
+
+    >>> node_key("n1", "lab", with_cluster=False), node_key("n1", "lab", with_cluster=True)
+    ('n1', 'n1@lab')
+    """
+    return f"{node}@{cluster}" if with_cluster else node
+
+
 _FACTS = json.Decoder(NodeFacts)
 _MAX_LINE = 4 << 20
 _PIECE = re.compile(r"cvagent-inventory (\S+) ([0-9]+/[0-9]+) ([A-Za-z0-9+/=]+)")
@@ -163,6 +198,18 @@ def node_facts(line: str | bytes) -> NodeFacts:
     if facts.schema != SCHEMA:
         raise ValueError(f"an inventory of schema {facts.schema}, where {SCHEMA} is understood")
     return facts
+
+
+def remembering(facts: NodeFacts, before: NodeFacts | None) -> NodeFacts:
+    """The facts, with name and MAC of each VF that moved into another namespace since `before`."""
+    known = {port.pci: port for port in (before.interfaces if before else ()) if port.pci and port.name and port.mac}
+    ports = tuple(
+        replace(port, name=known[port.pci].name, mac=known[port.pci].mac)
+        if port.name is None and port.pci in known
+        else port
+        for port in facts.interfaces
+    )
+    return replace(facts, interfaces=ports)
 
 
 def joined(lines: Iterable[str]) -> dict[str, bytes]:

@@ -1,0 +1,83 @@
+"""Reads what CloudVision answers. Words for people are one line each, without the token."""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import msgspec
+
+from cvagent.errors import Retryable
+
+MAX_TEXT = 300
+_CHUNK = 64 * 1024
+_LONGEST_WAIT_S = 24 * 3600
+_BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
+_NOT_BLANK = re.compile(r"\S")
+
+
+class Answer(NamedTuple):
+    """One answer of any status, and the token it was asked with."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    token: str
+
+    def says(self) -> str:
+        """Status and message for people."""
+        return f"CloudVision answered {self.status}: {one_line(_message(self.body), self.token) or 'no message'}"
+
+
+def must_be_success(answer: Answer) -> None:
+    """A page of a proxy or a login may come with 200 too, and so may an error."""
+    try:
+        said = msgspec.json.decode(answer.body.strip() or b"{}")
+    except (msgspec.DecodeError, RecursionError):
+        said = {"error": "no JSON"}
+    if isinstance(said, dict) and said.keys() & {"error", "code"}:
+        raise Retryable(f"no confirmation: {answer.says()}")
+
+
+def failed_keys(answer: Answer) -> Iterator[tuple[str, str]]:
+    """Key and error of each failure: the body is a stream of JSON objects, one after the other."""
+    decoder, text, end = json.JSONDecoder(), answer.body.decode(errors="replace"), 0
+    try:
+        while begin := _NOT_BLANK.search(text, end):
+            item, end = decoder.raw_decode(text, begin.start())
+            yield str(item["result"]["key"]["id"]), one_line(str(item["result"].get("error")), answer.token)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Retryable(f"CloudVision's answer to a batch names no keys: {answer.says()}") from None
+
+
+def _message(body: bytes) -> str:
+    """The server's own words: the message of a gRPC status, or the body as it is."""
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body[:_CHUNK].decode(errors="replace")
+    inner = said.get("error", said) if isinstance(said, dict) else said
+    return str(inner.get("message", inner) if isinstance(inner, dict) else inner)
+
+
+def one_line(text: str, token: str) -> str:
+    r"""For people: without the token, control characters and line ends, and not too long.
+
+    >>> one_line("no\n\x1b[31m t0ken", "t0ken")
+    'no [31m ***'
+    """
+    return _BLANK.sub(" ", text.replace(token, "***")).strip()[:MAX_TEXT]
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, from a number or from a date read by the server's own clock; None when it says neither."""
+    text = headers.get("Retry-After", "")
+    try:
+        if text.isdecimal():
+            return float(min(int(text[:9]), _LONGEST_WAIT_S))
+        now = parsedate_to_datetime(headers["Date"]).timestamp() if "Date" in headers else time.time()
+        return min(max(parsedate_to_datetime(text).timestamp() - now, 0.0), _LONGEST_WAIT_S)
+    except (ValueError, OverflowError):
+        return None
