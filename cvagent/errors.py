@@ -34,10 +34,12 @@ class CommandFailed(SourceError):
         command: The program's name, without arguments.
         reason: One line: its own words, or ours about the time limit.
         exit_code: None when it could not be started or was ended by us.
+        stdout: What it printed all the same: half an answer, unless it consists of parts that stand alone.
     """
 
-    def __init__(self, command: str, reason: str, exit_code: int | None = None) -> None:
+    def __init__(self, command: str, reason: str, exit_code: int | None = None, stdout: bytes = b"") -> None:
         super().__init__(f"{command}: {reason}")
+        self.stdout = stdout
         self.command = command
         self.reason = reason
         self.exit_code = exit_code

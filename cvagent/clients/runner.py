@@ -125,7 +125,8 @@ class Output:
     def result(self, exit_code: int) -> bytes:
         """Stdout; raises CommandFailed for an exit code other than 0."""
         if exit_code:
-            raise CommandFailed(self._name, self.reason() or f"exit code {exit_code}, no message", exit_code)
+            reason = self.reason() or f"exit code {exit_code}, no message"
+            raise CommandFailed(self._name, reason, exit_code, self.stdout())
         return self.stdout()
 
 
@@ -157,8 +158,10 @@ class NativeRunner:
         try:
             _read(process, output, watch)
             exit_code = _wait(process, watch)
-        except BaseException:
+        except BaseException as error:
             _kill(process)
+            if isinstance(error, CommandFailed):
+                error.stdout = output.stdout()
             raise
         finally:
             _pipe(process.stdout).close()

@@ -5,7 +5,7 @@ from slurmctld, or, when neither shows it for some rounds, is inferred. A run th
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from functools import cached_property
 
@@ -13,9 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from cvagent.model import (
-    SEEN,
     SLURM_STATES,
-    Absence,
     Change,
     Identity,
     JobConfig,
@@ -25,9 +23,8 @@ from cvagent.model import (
     Run,
     State,
 )
+from cvagent.push.guard import absences, overdue, refusal
 
-# With this many open runs or fewer the share guard is silent.
-_FEW = 10
 _NO_ACCOUNTING = "this cluster keeps no accounting: ends are seen in slurmctld alone, for MinJobAge, without look-back"
 # squeue is asked before sacct: what began just now may stand in the second answer alone.
 _GRACE_S = 60
@@ -60,15 +57,16 @@ def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]],
         changes.follow(run)
     open_items = {identity: item for identity, item in known.items() if item.document.ended_at is None}
     lost = [item for identity, item in open_items.items() if _is_lost(identity, observed)]
-    ends = [changes.infer(item) for item in lost if item.absence.rounds + 1 >= rules.absent_rounds]
+    ends = [changes.infer(item) for item in overdue(lost, rules)]
     runaways = [change for run in observed.accounted.values() for change in changes.runaway(run)]
     ends += runaways
-    refusal = _refusal(len(ends), len(open_items or observed.live) + len(runaways), rules)
+    open_runs = len(open_items or observed.live) + len(runaways)
+    withheld = refusal(len(ends), open_runs, rules, "running jobs are no longer shown by Slurm: their ends are")
     return Plan(
-        changes=changes.made if refusal else [*changes.made, *ends],
-        absences={**_seen_again(known.values(), lost), **_not_seen(lost, observed.at)},
-        refused=ends if refusal else (),
-        refusal=refusal,
+        changes=changes.made if withheld else [*changes.made, *ends],
+        absences=absences(known.values(), lost, observed.at),
+        refused=ends if withheld else (),
+        refusal=withheld,
         unchanged=changes.unchanged,
         problems=_unknown_words(observed),
         note=None if observed.accounting else _NO_ACCOUNTING,
@@ -258,21 +256,3 @@ def _is_lost(identity: Identity, observed: Observation) -> bool:
 def _unknown_words(observed: Observation) -> list[str]:
     words = {run.word for run in (*observed.live.values(), *observed.accounted.values())} - SLURM_STATES.keys()
     return [f"job state '{word[:40]}' is not known here: jobs in it stay as they are" for word in sorted(words)]
-
-
-def _seen_again(known: Iterable[Known[JobConfig]], lost: Iterable[Known[JobConfig]]) -> dict[str, Absence]:
-    gone = {item.document.key for item in lost}
-    return {item.document.key: SEEN for item in known if item.absence.rounds and item.document.key not in gone}
-
-
-def _not_seen(lost: Iterable[Known[JobConfig]], at: int) -> dict[str, Absence]:
-    return {item.document.key: Absence(item.absence.rounds + 1, item.absence.since or at) for item in lost}
-
-
-def _refusal(ends: int, open_runs: int, rules: JobRules) -> str | None:
-    if rules.force or open_runs <= _FEW or ends <= rules.removal_share * open_runs:
-        return None
-    return (
-        f"{ends} of {open_runs} running jobs are no longer shown by Slurm, more than the share of "
-        f"{rules.removal_share:.0%} (CVAGENT_REMOVAL_SHARE): their ends are withheld until 'cvagent run --once --force'"
-    )
