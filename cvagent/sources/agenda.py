@@ -8,14 +8,16 @@ from typing import NamedTuple
 from cvagent.model import JobConfig, Plan
 
 # After a note others are waited for, so long after the last of them and at most so long after the first, in seconds.
-GATHER_S = 0.2
-GATHER_MOST_S = 0.6
+GATHER_S = 0.15
+GATHER_MOST_S = 0.4
 # So long a note is followed, in seconds, with looks ever further apart, as long as no round has told of its job:
 # PrologSlurmctld runs before the job does, and slurmdbd may hear of an end after EpilogSlurmctld ran. What takes longer
 # is the interval's affair.
 FOLLOW_S = 10.0
 # From one look to the next.
 GAP_S = 1.0
+# Looks may run ahead of the rest that Slurm is owed by so much: while a burst of jobs starts, its answers take longer.
+CREDIT_S = 5.0
 FOLLOWED = 10_000
 
 
@@ -39,6 +41,7 @@ class Agenda:
         # When the first and the last of those came that no look has been taken for.
         self._news: tuple[float, float] | None = None
         self._begun = -math.inf
+        self._rest_until = -math.inf
         self._not_before = -math.inf
 
     def add(self, notes: Iterable[Note], now: float) -> None:
@@ -65,10 +68,11 @@ class Agenda:
         }
 
     def end(self, plan: Plan | None, now: float, rest_s: float) -> None:
-        """A round is over; None when it was given up. For `rest_s` seconds Slurm is to be left alone."""
+        """A round is over; None when it was given up. Slurm is owed `rest_s` seconds of rest."""
         for _, job, _ in plan.changes if plan else ():
             if isinstance(job, JobConfig):
                 self._followed.pop(Note(job.job_id, ends=False), None)
                 if job.ended_at is not None:
                     self._followed.pop(Note(job.job_id, ends=True), None)
-        self._not_before = max(self._begun + GAP_S, now + rest_s)
+        self._rest_until = max(self._rest_until, now) + rest_s
+        self._not_before = max(self._begun + GAP_S, self._rest_until - CREDIT_S)

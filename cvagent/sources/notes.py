@@ -26,8 +26,8 @@ READ_EVERY_S = 0.1
 READ_SHARE = 0.1
 # Where inotify tells nothing, the spool is looked at this often.
 POLL_S = 1.0
-# After a round slurmctld is left alone so many times as long as it was busy. An answer of slurmdbd is mostly waiting,
-# and holds up no job.
+# On average slurmctld is left alone so many times as long as it was asked. An answer of slurmdbd is mostly waiting, and
+# holds up no job.
 SHARE = 10
 SHARE_OF_SACCT = 2
 # So many notes are taken at a time.

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from cvagent.model import Change, JobConfig, Plan, State
-from cvagent.sources.agenda import FOLLOW_S, FOLLOWED, GAP_S, GATHER_MOST_S, GATHER_S, Agenda, Note
+from cvagent.sources.agenda import CREDIT_S, FOLLOW_S, FOLLOWED, GAP_S, GATHER_MOST_S, GATHER_S, Agenda, Note
 
 BEGAN, ENDED = Note(7, ends=False), Note(7, ends=True)
 
@@ -40,9 +40,9 @@ def test_one_note_is_looked_at_soon(agenda):
 
 
 def test_a_burst_is_looked_at_when_it_is_over(agenda):
-    for tenth in range(5):
+    for tenth in range(3):
         agenda.add([Note(tenth + 1, ends=False)], 100 + tenth / 10)
-    assert agenda.due() == pytest.approx(100.4 + GATHER_S)
+    assert agenda.due() == pytest.approx(100.2 + GATHER_S)
 
 
 def test_notes_without_end_do_not_put_a_look_off(agenda):
@@ -70,7 +70,7 @@ def test_a_job_that_is_not_told_of_is_looked_for_some_seconds(agenda):
     looks = []
     while agenda.due() < math.inf:
         looks.append(look(agenda) - 100)
-    assert looks == pytest.approx([0.2, 1.2, 2.4, 4.8, 9.6, 19.2])
+    assert looks == pytest.approx([0.15, 1.15, 2.3, 4.6, 9.2, 18.4])
     assert looks[-2] <= FOLLOW_S
 
 
@@ -89,7 +89,22 @@ def test_after_a_round_that_cost_much_slurm_is_left_alone(agenda):
     agenda.add([BEGAN], 100)
     look(agenda, took_s=3, rest_s=30)
     agenda.add([ENDED], 104)
-    assert agenda.due() == pytest.approx(100.2 + 3 + 30)
+    assert agenda.due() == pytest.approx(100 + GATHER_S + 3 + 30 - CREDIT_S)
+
+
+def test_in_a_burst_looks_are_a_second_apart_although_answers_take_longer(agenda):
+    agenda.add([BEGAN], 100)
+    first = look(agenda, took_s=0.3, rest_s=2)
+    assert look(agenda, took_s=0.3, rest_s=2) == pytest.approx(first + GAP_S)
+
+
+def test_on_average_slurm_gets_all_its_rest(agenda):
+    looks = []
+    for second in range(300):
+        agenda.add([BEGAN], second)
+        while agenda.due() <= second:
+            looks.append(look(agenda, took_s=0.3, rest_s=3))
+    assert 300 / len(looks) == pytest.approx(3, rel=0.05)
 
 
 def test_a_round_that_was_given_up_tells_of_nothing(agenda):

@@ -13,7 +13,7 @@ from waiting import wait_until
 from watchdog.observers.inotify import InotifyObserver
 
 from cvagent.sources import notes
-from cvagent.sources.agenda import Note
+from cvagent.sources.agenda import CREDIT_S, Note
 from cvagent.sources.notes import Notes, take
 
 LIMIT_S = 20
@@ -177,4 +177,4 @@ def test_slurmctlds_time_counts_more_than_slurmdbds(spool):
     made.notes.spend("sacct", 1)
     made.notes._agenda.add([], 0)
     made.notes.looked(None)
-    assert made.notes._agenda.due() - time.monotonic() == pytest.approx(12, abs=1)
+    assert made.notes._agenda.due() - time.monotonic() == pytest.approx(12 - CREDIT_S, abs=1)
