@@ -5,6 +5,7 @@ from enum import IntEnum
 from sqlalchemy import (
     BigInteger,
     Column,
+    Connection,
     Engine,
     Float,
     Index,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Text,
     create_engine,
     literal_column,
+    text,
 )
 from sqlalchemy import event as sql_event
 from sqlalchemy.engine import URL, make_url
@@ -53,12 +55,15 @@ documents = Table(
 )
 WAITING = documents.c.status != literal_column("1")
 Index("cvagent_documents_watched", documents.c.cluster, documents.c.sink, documents.c.watched_until)
-Index(
-    "cvagent_documents_waiting",
-    *(documents.c.cluster, documents.c.sink, documents.c.due_at),
-    sqlite_where=WAITING,
-    postgresql_where=WAITING,
-)
+
+
+def _index_waiting(_documents: Table, connection: Connection, **_options: object) -> None:
+    """In words: for `postgresql_where` SQLAlchemy would import that dialect, which takes a tenth of the start."""
+    waiting = "cvagent_documents_waiting ON cvagent_documents (cluster, sink, due_at) WHERE status != 1"
+    connection.execute(text(f"CREATE INDEX {waiting}"))
+
+
+sql_event.listen(documents, "after_create", _index_waiting)
 
 
 class Status(IntEnum):
