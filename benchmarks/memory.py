@@ -34,7 +34,7 @@ def agent_pss(live: int, ended: int) -> int:
     """Bytes, once all is delivered and three more rounds are done."""
     with scratch() as bin_dir, stand_in() as server:
         write_stubs(bin_dir, live, ended)
-        settings = {"job_interval_s": "2", "http_listen": "127.0.0.1:0"}
+        settings = {"job_interval_s": "2", "node_facts": "off", "http_listen": "127.0.0.1:0"}
         with agent(sys.executable, server.url, server.ca_file, bin_dir, **settings) as (process, log):
             wait_until(lambda: "status page on" in log.read_text(), 60, "status page")
             url = log.read_text().partition("status page on ")[2].split()[0]

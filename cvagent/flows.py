@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cvagent.model import Known, Plan
 from cvagent.push.jobs import plan_jobs
+from cvagent.push.nodes import plan_nodes
 
 
 class Flow(NamedTuple):
@@ -29,13 +30,16 @@ class Flow(NamedTuple):
     sinks: tuple[str, ...]
 
 
-FLOWS = (Flow("jobs", mode="push", source="slurm_jobs", plan=plan_jobs, sinks=("cloudvision_jobs",)),)
+FLOWS = (
+    Flow("jobs", mode="push", source="slurm_jobs", plan=plan_jobs, sinks=("cloudvision_jobs",)),
+    Flow("nodes", mode="push", source="slurm_nodes", plan=plan_nodes, sinks=("cloudvision_nodes",)),
+)
 
 
 def flows_of(mode: str) -> tuple[Flow, ...]:
     """The flows that a mode runs: push, pull or both.
 
     >>> [flow.name for flow in flows_of("push")]
-    ['jobs']
+    ['jobs', 'nodes']
     """
     return tuple(flow for flow in FLOWS if mode in {"both", flow.mode})

@@ -16,12 +16,17 @@ from cvagent.model import (
     Identity,
     JobConfig,
     Known,
+    NodeConfig,
+    NodeFacts,
+    NodeInterface,
+    NodesSeen,
     Observation,
     Outcome,
     Plan,
     Run,
     State,
 )
+from cvagent.model.nodes import Interface
 
 _YEAR_S = 365 * 86_400
 
@@ -288,3 +293,24 @@ def an_observation(at: int, live: Iterable[Run] = (), accounted: Iterable[Run] =
 def known_of(*documents: JobConfig) -> dict[Identity, Known]:
     """What the store would hold of them."""
     return {document.identity: Known(document) for document in documents}
+
+
+def a_node(key: str = "n1", ended_at: int | None = None) -> NodeConfig:
+    """A node with one port, as a sink would be told."""
+    return NodeConfig(key, key, (NodeInterface("ens1f0", "0c:42:a1:00:00:01", ("10.88.1.1",)),), ended_at)
+
+
+def node_facts_of(name: str, *ports: Interface, **fields: object) -> NodeFacts:
+    """What a node's inventory would say."""
+    given = {"schema": 1, "hostname": name, "node": name, "collected_at": 100, "interfaces": ports} | fields
+    return NodeFacts(**given)  # type: ignore[arg-type]
+
+
+def nodes_seen(at: int = 100, **facts: NodeFacts | None) -> NodesSeen:
+    """What one round saw; None is a node that never told anything."""
+    return NodesSeen(at, facts)
+
+
+def nodes_known(*documents: NodeConfig) -> dict[str, Known]:
+    """What the store would hold of them."""
+    return {document.key: Known(document) for document in documents}

@@ -14,7 +14,7 @@ from cvagent.ports import Clock, Outbox, Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_COMMANDS = frozenset({"sacct", "sacctmgr", "scontrol", "sdiag", "sinfo", "squeue", "sreport"})
+_COMMANDS = frozenset({"sacct", "sacctmgr", "scontrol", "scancel", "sdiag", "sinfo", "squeue", "sreport", "srun"})
 _ROUND_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _COMMAND_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 

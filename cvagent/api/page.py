@@ -42,11 +42,11 @@ class Held(NamedTuple):
     """What the store holds for one sink, newest change first.
 
     Attributes:
-        jobs: Accepted documents, at most 200.
+        accepted: At most 200.
         pending: At most 50, as is `set_aside`.
     """
 
-    jobs: Sequence[Row]
+    accepted: Sequence[Row]
     pending: Sequence[Row]
     set_aside: Sequence[Row]
 
@@ -126,7 +126,7 @@ def _held(outbox: Outbox, sinks: Sequence[str]) -> dict[str, Held] | None:
     try:
         return {
             sink: Held(
-                jobs=outbox.rows(sink, "accepted", JOBS),
+                accepted=outbox.rows(sink, "accepted", JOBS),
                 pending=outbox.rows(sink, "pending", ENTRIES),
                 set_aside=outbox.rows(sink, "set_aside", ENTRIES),
             )

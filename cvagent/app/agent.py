@@ -14,15 +14,23 @@ import sdnotify
 
 from cvagent import __version__, logs
 from cvagent.api.bill import Bill, Metered, Served
-from cvagent.app.build import SystemClock, flows_for, make_board, make_rules, make_sink, open_outbox, reach_cluster
+from cvagent.app.build import (
+    SystemClock,
+    flows_for,
+    interval_s,
+    make_board,
+    make_sinks,
+    make_source,
+    open_outbox,
+    reach_cluster,
+    rules_for,
+)
 from cvagent.clients.sdiag import diagnose
-from cvagent.clients.slurm import Slurm
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.loops import Collector, Courier
 from cvagent.ports import Surroundings
 from cvagent.scheduler import Pace, Scheduler
 from cvagent.settings import Settings
-from cvagent.sources.slurm_jobs import SlurmJobs
 
 if TYPE_CHECKING:
     from cvagent.api.server import HttpServer
@@ -56,36 +64,44 @@ class Agent:
     def __init__(self, settings: Settings, reload: Callable[[], Settings], *, force: bool = False) -> None:
         self._settings = settings
         self._reload = reload
-        self._flows = flows_for(settings.mode)
+        self._flows = flows_for(settings)
         self._cluster = reach_cluster(settings)
         self._outbox = open_outbox(settings, self._cluster.name)
-        self._sink = make_sink(settings, self._cluster.name)
+        self._sinks = make_sinks(settings, self._cluster.name, self._flows)
         self._stop = threading.Event()
         # In a container commands run as its root.
         self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
         self._bill = Bill(str(self._uid), time.time())
         self._board = make_board(settings, self._flows, self._bill)
-        self._scheduler = Scheduler(jobs=len(self._flows) + 3)
+        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 2)
         self._metered = Metered(self._cluster.runner, self._note_command)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
-        slurm = Slurm(self._metered, settings.slurm_timeout_s)
-        rules = make_rules(settings, self._cluster.name, force=force)
         self._collectors = [
-            Collector(flow, SlurmJobs(slurm), rules, settings.lookback_h * 3600, around) for flow in self._flows
+            Collector(
+                flow,
+                make_source(flow, settings, self._metered, self._outbox),
+                rules_for(flow.name, settings, self._cluster.name, force=force),
+                settings.lookback_h * 3600,
+                around,
+            )
+            for flow in self._flows
         ]
         self._notes = self._make_notes(settings)
-        self._courier = Courier(self._sink, min(_LONGEST_BACKOFF_S, settings.job_interval_s), around)
+        cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
+        self._couriers = [Courier(sink, cap_s, around) for sink in self._sinks]
 
     def once(self) -> bool:
         """One round of each flow, and delivery of all that is due; whether nothing failed and nothing waits."""
         signal.signal(signal.SIGTERM, self._on_stop)
         done = [collector.round() is not None for collector in self._collectors]
-        self._courier.run()
-        left = self._outbox.waiting(self._sink.name, time.time())
-        log.info("%d entries wait, %d are set aside", left.pending, left.set_aside)
+        for courier in self._couriers:
+            courier.run()
+        left = [self._outbox.waiting(sink.name, time.time()) for sink in self._sinks]
+        pending, set_aside = sum(due.pending for due in left), sum(due.set_aside for due in left)
+        log.info("%d entries wait, %d are set aside", pending, set_aside)
         self._close()
-        return all(done) and not left.pending and not left.set_aside
+        return all(done) and not pending and not set_aside
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. SIGHUP reads filters, intervals and secrets again."""
@@ -93,8 +109,10 @@ class Agent:
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
         for collector in self._collectors:
-            self._scheduler.add(collector.flow.name, partial(self._turn, collector), self._settings.job_interval_s)
-        self._scheduler.add(self._sink.name, self._courier.run, _DELIVER_EVERY_S)
+            flow = collector.flow.name
+            self._scheduler.add(flow, partial(self._turn, collector), interval_s(flow, self._settings))
+        for courier in self._couriers:
+            self._scheduler.add(courier.sink.name, courier.run, _DELIVER_EVERY_S)
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         self._scheduler.start()
@@ -112,11 +130,15 @@ class Agent:
         plan = collector.round()
         if self._notes and collector.flow.name == NOTED_FLOW:
             self._notes.looked(plan)
-        flow, before = collector.flow.name, self._pace.stretch
+        before = self._pace.stretch
         if (stretch := self._pace.judge(self._metered.slowest_s())) != before:
-            log.warning("%s: the interval is %g times as long as set, as slurmctld answers slowly", flow, stretch)
-            self._scheduler.every(flow, self._settings.job_interval_s * stretch)
-            self._board.stretched(flow, stretch)
+            log.warning("the intervals are %g times as long as set, as slurmctld answers slowly", stretch)
+            self._keep_pace()
+
+    def _keep_pace(self) -> None:
+        for flow in self._flows:
+            self._scheduler.every(flow.name, interval_s(flow.name, self._settings) * self._pace.stretch)
+            self._board.stretched(flow.name, self._pace.stretch)
 
     def _note_command(self, command: str, seconds: float, done: bool) -> None:
         self._board.command_done(command, seconds, done)
@@ -161,7 +183,7 @@ class Agent:
 
     def _start_watchdog(self) -> None:
         """Tell systemd that rounds go on, when it asked to be told. A round that hangs stops the telling."""
-        limit_s = 6 * self._settings.slurm_timeout_s + 60
+        limit_s = 6 * self._settings.slurm_timeout_s + self._settings.inventory_time_s + 60
         flows = [flow.name for flow in self._flows]
 
         def tell() -> None:
@@ -187,11 +209,13 @@ class Agent:
     def _end_work(self) -> None:
         if self._notes:
             self._notes.stop()
-        self._sink.close()
+        for sink in self._sinks:
+            sink.close()
         self._scheduler.stop()
 
     def _close(self) -> None:
-        self._sink.close()
+        for sink in self._sinks:
+            sink.close()
         self._outbox.close()
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -210,11 +234,12 @@ class Agent:
                 log.error("SIGHUP: %s", line)
             return
         logs.set_up(settings.log_level, settings.log_format, settings.secret_texts)
-        self._sink.replace_token(settings.cloudvision_secret)
-        self._courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
+        for courier, sink in zip(self._couriers, self._sinks, strict=True):
+            sink.replace_token(settings.cloudvision_secret)
+            courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
         for collector in self._collectors:
-            collector.rules = make_rules(settings, self._cluster.name)
+            collector.rules = rules_for(collector.flow.name, settings, self._cluster.name)
             collector.lookback_s = settings.lookback_h * 3600
-            self._scheduler.every(collector.flow.name, settings.job_interval_s * self._pace.stretch)
         self._settings = settings
+        self._keep_pace()
         log.info("SIGHUP: filters, intervals, log level and secrets were read again")

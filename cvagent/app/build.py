@@ -11,11 +11,19 @@ from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
+from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.flows import Flow, flows_of
+from cvagent.ports import Source
 from cvagent.push.jobs import JobRules
+from cvagent.push.nodes import NodeRules
 from cvagent.settings import Settings
+from cvagent.sinks.cloudvision import CloudVisionSink
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
+from cvagent.sinks.cloudvision_nodes import CloudVisionNodes
+from cvagent.sources.node_facts import Inventory, NoInventory, Reports, StepInventory
+from cvagent.sources.slurm_jobs import SlurmJobs
+from cvagent.sources.slurm_nodes import ClusterNodes
 from cvagent.store.outbox import SqlOutbox
 
 _STALE_ROUNDS = 3
@@ -72,11 +80,86 @@ def make_rules(settings: Settings, cluster: str, *, force: bool = False) -> JobR
     )
 
 
-def make_sink(settings: Settings, cluster: str) -> CloudVisionJobs:
-    """The sink that writes to CloudVision."""
-    return CloudVisionJobs(
-        CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file), cluster
+def make_node_rules(settings: Settings, cluster: str, *, force: bool = False) -> NodeRules:
+    """What the operator decided about nodes."""
+    return NodeRules(
+        cluster=cluster,
+        with_cluster=_with_cluster(settings),
+        interface_filter=settings.interface_filter,
+        interface_kind=settings.interface_kind,
+        absent_rounds=settings.absent_rounds,
+        removal_share=settings.removal_share,
+        force=force,
     )
+
+
+def rules_for(flow: str, settings: Settings, cluster: str, *, force: bool = False) -> JobRules | NodeRules:
+    """The rules of a flow."""
+    if flow == "jobs":
+        return make_rules(settings, cluster, force=force)
+    return make_node_rules(settings, cluster, force=force)
+
+
+def interval_s(flow: str, settings: Settings) -> float:
+    """Seconds from one round of a flow to the next."""
+    return {"jobs": settings.job_interval_s, "nodes": settings.node_interval_s}[flow]
+
+
+def make_source(flow: Flow, settings: Settings, runner: Runner, outbox: SqlOutbox, *, asks: bool = True) -> Source:
+    """The source of a flow. Without `asks` no node is asked: what the store has must do."""
+    if flow.source == "slurm_jobs":
+        return SlurmJobs(Slurm(runner, settings.slurm_timeout_s))
+    return make_nodes(settings, runner, outbox, asks=asks)
+
+
+def make_nodes(settings: Settings, runner: Runner, outbox: SqlOutbox, *, asks: bool = True) -> ClusterNodes:
+    """The source `slurm_nodes`."""
+    slurm = SlurmNodes(runner, settings.slurm_timeout_s)
+    inventory: Inventory = NoInventory()
+    if asks and settings.node_facts == "report" and settings.node_report_dir:
+        inventory = Reports(settings.node_report_dir)
+    elif asks and settings.node_facts == "srun":
+        inventory = StepInventory(slurm, inventory_job(settings))
+    return ClusterNodes(
+        slurm, inventory, outbox.facts(), settings.node_facts_max_age_h * 3600, settings.node_interval_s
+    )
+
+
+def inventory_job(settings: Settings) -> InventoryJob:
+    """How the inventory's job is to be started."""
+    return InventoryJob(
+        partition=settings.inventory_partition,
+        account=settings.inventory_account,
+        qos=settings.inventory_qos,
+        reservation=settings.inventory_reservation,
+        time_s=settings.inventory_time_s,
+        arguments=settings.inventory_args,
+        allow=settings.inventory_allow.pattern,
+    )
+
+
+def make_sink(settings: Settings, cluster: str) -> CloudVisionJobs:
+    """The sink that writes jobs to CloudVision."""
+    return CloudVisionJobs(_cloudvision(settings), cluster, with_cluster=_with_cluster(settings))
+
+
+def make_node_sink(settings: Settings, cluster: str) -> CloudVisionNodes:
+    """The sink that writes nodes to CloudVision."""
+    return CloudVisionNodes(_cloudvision(settings), cluster)
+
+
+def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow]) -> list[CloudVisionSink]:
+    """The sinks of these flows."""
+    make = {"cloudvision_jobs": make_sink, "cloudvision_nodes": make_node_sink}
+    return [make[sink](settings, cluster) for sink in dict.fromkeys(sink for flow in flows for sink in flow.sinks)]
+
+
+def _cloudvision(settings: Settings) -> CloudVision:
+    return CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
+
+
+def _with_cluster(settings: Settings) -> bool:
+    return settings.node_key == "node@cluster"
 
 
 def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:
@@ -84,16 +167,19 @@ def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:
     return SqlOutbox(settings.store_secret.value(), cluster)
 
 
-def flows_for(mode: str) -> tuple[Flow, ...]:
-    """The flows of a mode. Raises SettingsError for a mode that has none."""
-    flows = flows_of(mode)
+def flows_for(settings: Settings) -> tuple[Flow, ...]:
+    """The flows of the mode. Raises SettingsError for a mode that has none."""
+    flows = flows_of(settings.mode)
     if not flows:
-        raise SettingsError(f"CVAGENT_MODE={mode} has no flows in cvagent {__version__}: use push")
-    return flows
+        raise SettingsError(f"CVAGENT_MODE={settings.mode} has no flows in cvagent {__version__}: use push")
+    return tuple(flow for flow in flows if flow.name != "nodes" or settings.node_facts != "off")
 
 
 def make_board(settings: Settings, flows: Sequence[Flow], bill: Bill | None = None) -> Board:
     """The board that hears of every round and delivery."""
-    stale_s = _STALE_ROUNDS * settings.job_interval_s + settings.slurm_timeout_s
+    stale_s = {
+        "jobs": _STALE_ROUNDS * settings.job_interval_s + settings.slurm_timeout_s,
+        "nodes": _STALE_ROUNDS * settings.node_interval_s + 2 * settings.slurm_timeout_s + settings.inventory_time_s,
+    }
     sinks = {sink: 0.0 for flow in flows for sink in flow.sinks}
-    return Board({flow.name: stale_s for flow in flows}, sinks, bill)
+    return Board({flow.name: stale_s[flow.name] for flow in flows}, sinks, bill)

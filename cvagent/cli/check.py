@@ -10,16 +10,19 @@ from typing import NamedTuple
 
 import click
 
-from cvagent.app import flows_for, make_runner, open_outbox
+from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm import Slurm, SlurmConfig
+from cvagent.clients.slurm_nodes import SlurmNodes
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.settings import Settings, load_settings
 from cvagent.settings.fields import IN_MEMORY
+from cvagent.sources.node_facts import why_not
 
 _CLOCK_OFF_S = 30
 _TRIED = ("squeue", "sacct", "scontrol")
+_TRIED_FOR_NODES = {"srun": ("sinfo", "srun", "scancel"), "report": ("sinfo",), "off": ()}
 
 
 class Finding(NamedTuple):
@@ -52,7 +55,7 @@ def show_all(findings: Iterable[Finding]) -> bool:
 def _findings(env_file: Path | None) -> Iterator[Finding]:
     try:
         settings, notes = load_settings(env_file)
-        flows = flows_for(settings.mode)
+        flows = flows_for(settings)
     except SettingsError as error:
         yield from (Finding(False, "settings", line) for line in str(error).splitlines())
         return
@@ -66,7 +69,7 @@ def _findings(env_file: Path | None) -> Iterator[Finding]:
 def _slurm(settings: Settings) -> Iterator[Finding]:
     runner = make_runner(settings)
     slurm = Slurm(runner, settings.slurm_timeout_s)
-    yield from (_try(command, partial(_version, runner, command, settings)) for command in _TRIED)
+    yield from (_try(command, partial(_version, runner, command, settings)) for command in _tried(settings))
     try:
         config = slurm.config()
     except CvagentError as error:
@@ -76,6 +79,8 @@ def _slurm(settings: Settings) -> Iterator[Finding]:
     yield _cluster(settings, config)
     yield _try("live jobs", lambda: f"{len(slurm.live_jobs())} in slurmctld, pending ones not counted")
     yield from _accounting(settings, slurm, config)
+    if settings.node_facts != "off":
+        yield _try("nodes", partial(_nodes, runner, settings))
     if "jobs" in config.private_data and os.geteuid() != 0:
         text = "PrivateData=jobs: this user sees only its own jobs; run as SlurmUser, or give it AdminLevel=Operator"
         yield Finding(None, "rights", text)
@@ -98,6 +103,18 @@ def _accounting(settings: Settings, slurm: Slurm, config: SlurmConfig) -> Iterat
     if config.min_job_age_s < 3 * settings.job_interval_s:
         text = f"MinJobAge is under three rounds: set CVAGENT_JOB_INTERVAL_S to {config.min_job_age_s // 3} or less"
         yield Finding(False, "accounting", text)
+
+
+def _tried(settings: Settings) -> tuple[str, ...]:
+    return _TRIED + _TRIED_FOR_NODES[settings.node_facts]
+
+
+def _nodes(runner: Runner, settings: Settings) -> str:
+    nodes = SlurmNodes(runner, settings.slurm_timeout_s).nodes()
+    if settings.node_facts == "report":
+        return f"{len(nodes)} in Slurm, which report into {settings.node_report_dir}"
+    able = [node for node in nodes.values() if not why_not(node, inventory_job(settings))]
+    return f"{len(nodes)} in Slurm, of which {len(able)} could take an inventory now"
 
 
 def _store(settings: Settings) -> str:

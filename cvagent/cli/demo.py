@@ -22,6 +22,9 @@ from cvagent.standin.recorded import install
 
 _LAB = Path(__file__).resolve().parents[2] / "lab"
 _COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
+# The recording holds no nodes; a node of the lab has virtual interfaces alone.
+_NO_NODES = {"CVAGENT_NODE_FACTS": "off"}
+_LAB_NODES = {"CVAGENT_NODE_INTERVAL_S": "5", "CVAGENT_INVENTORY_ALLOW": "^ens"}
 _ROWS = 24
 _PARTING_S = 15
 _PLAIN_EVERY_S = 10
@@ -45,7 +48,7 @@ def show_demo(*, nodes: int, recorded: bool, seconds: int | None) -> int:
                 stack,
                 [sys.executable, "-m", "cvagent"],
                 folder / "agent.log",
-                _agent_settings(folder, bin_dir, stand_in),
+                _agent_settings(folder, bin_dir, stand_in) | (_NO_NODES if reason else _LAB_NODES),
             )
             _watch(console, stand_in, folder, seconds)
     except KeyboardInterrupt:
@@ -95,7 +98,7 @@ def _real(folder: Path, nodes: int, stack: ExitStack, console: Console) -> Path:
     return folder / "lab" / "bin"
 
 
-def _agent_settings(folder: Path, bin_dir: Path, stand_in: StandIn) -> Mapping[str, str]:
+def _agent_settings(folder: Path, bin_dir: Path, stand_in: StandIn) -> dict[str, str]:
     (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CVAGENT_")}

@@ -59,12 +59,12 @@ class Pages:
         return answer.content
 
     def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
-        """See `ports.Outbox`; how long something was absent is not told."""
-        documents = (row.document for row in self.rows(sink, limit=_ALL))
+        """See `ports.Outbox`."""
+        found: list[Known[Any]] = [Known(row.document, row.absence) for row in self.rows(sink, limit=_ALL)]
         return {
-            document.identity: Known(document)
-            for document in documents
-            if document.ended_at is None or document.inferred or document.ended_at >= since
+            item.document.identity: item
+            for item in found
+            if item.is_open or (item.document.ended_at is not None and item.document.ended_at >= since)
         }
 
     def checkpoint(self, _flow: str) -> int | None:

@@ -11,7 +11,7 @@ import click
 from cvagent.app import flows_for, reach_cluster
 from cvagent.cli.known import durable_outbox, seen_from_outside
 from cvagent.model import Row
-from cvagent.settings import load_settings
+from cvagent.settings import Settings, load_settings
 
 _MANY = 10_000
 
@@ -21,7 +21,7 @@ def list_entries(env_file: Path | None, status: str | None, *, as_json: bool) ->
     settings, _ = load_settings(env_file)
     outbox = seen_from_outside(settings, reach_cluster(settings).name)
     found = 0
-    for sink in _sinks(settings.mode):
+    for sink in _sinks(settings):
         for wanted in [status] if status else ["pending", "set_aside"]:
             for row in outbox.rows(sink, wanted, _MANY):
                 click.echo(json.dumps(_as_json(sink, row)) if as_json else _line(row))
@@ -34,7 +34,7 @@ def retry_entries(env_file: Path | None, keys: Sequence[str]) -> None:
     """Make entries due at once."""
     settings, _ = load_settings(env_file)
     outbox = durable_outbox(settings, reach_cluster(settings).name)
-    count = sum(outbox.retry(sink, keys) for sink in _sinks(settings.mode))
+    count = sum(outbox.retry(sink, keys) for sink in _sinks(settings))
     _tell(count, keys, "due again; the running agent sends them within seconds")
 
 
@@ -42,12 +42,12 @@ def drop_entries(env_file: Path | None, keys: Sequence[str]) -> None:
     """Forget entries."""
     settings, _ = load_settings(env_file)
     outbox = durable_outbox(settings, reach_cluster(settings).name)
-    count = sum(outbox.drop(sink, keys) for sink in _sinks(settings.mode))
+    count = sum(outbox.drop(sink, keys) for sink in _sinks(settings))
     _tell(count, keys, "forgotten")
 
 
-def _sinks(mode: str) -> list[str]:
-    return sorted({sink for flow in flows_for(mode) for sink in flow.sinks})
+def _sinks(settings: Settings) -> list[str]:
+    return sorted({sink for flow in flows_for(settings) for sink in flow.sinks})
 
 
 def _tell(count: int, keys: Sequence[str], what: str) -> None:
@@ -70,5 +70,5 @@ def _line(row: Row) -> str:
 
 def _as_json(sink: str, row: Row) -> dict[str, object]:
     details = row._asdict() | {"key": row.document.key, "state": row.document.word}
-    del details["document"]
+    del details["document"], details["absence"]
     return {"sink": sink, **details}

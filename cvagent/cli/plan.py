@@ -7,14 +7,13 @@ from threading import Event
 import click
 import msgspec
 
-from cvagent.app import SystemClock, flows_for, make_board, make_rules, reach_cluster
+from cvagent.app import SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
 from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector
 from cvagent.model import Change, Document, Plan, utc
 from cvagent.ports import Outbox, Surroundings
 from cvagent.settings import Settings, load_settings
-from cvagent.sources.slurm_jobs import SlurmJobs
 from cvagent.store.outbox import SqlOutbox
 
 _SHOWN = 200
@@ -25,7 +24,7 @@ def show_plans(env_file: Path | None, name: str | None, *, as_json: bool, force:
     settings, notes = load_settings(env_file)
     for note in notes:
         click.echo(f"note: {note}", err=True)
-    flows = flows_for(settings.mode)
+    flows = flows_for(settings)
     names = [flow.name for flow in flows]
     if name is not None and name not in names:
         raise click.BadParameter(f"'{name}' is no flow of mode {settings.mode}: {', '.join(names)}", param_hint="FLOW")
@@ -39,12 +38,14 @@ def show_plans(env_file: Path | None, name: str | None, *, as_json: bool, force:
 
 def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
     cluster = reach_cluster(settings)
-    rules = make_rules(settings, cluster.name, force=force)
+    rules = rules_for(flow.name, settings, cluster.name, force=force)
     board = make_board(settings, [flow])
 
     def against(outbox: Outbox) -> Plan:
         around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())
-        return Collector(flow, SlurmJobs(cluster.slurm), rules, settings.lookback_h * 3600, around).plan()
+        facts = outbox if isinstance(outbox, SqlOutbox) else SqlOutbox("sqlite://", cluster.name)
+        source = make_source(flow, settings, cluster.runner, facts, asks=False)
+        return Collector(flow, source, rules, settings.lookback_h * 3600, around).plan()
 
     try:
         return against(seen_from_outside(settings, cluster.name))  # type: ignore[arg-type] # a plan only looks

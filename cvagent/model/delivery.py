@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from cvagent.model.decisions import Document
+from cvagent.model.decisions import SEEN, Absence, Document
 
 
 class Entry(NamedTuple):
@@ -78,6 +78,7 @@ class Row(NamedTuple):
     due_at: float
     accepted_at: float | None
     error: str | None
+    absence: Absence = SEEN
 
 
 class Health(Struct):

@@ -76,6 +76,50 @@ class Settings(BaseSettings):
     hook_spool: Path | None = Field(
         None, description="Directory in which the hook leaves its notes (docs/hook.md); none: no notes are looked for"
     )
+    node_facts: Annotated[Literal["srun", "report", "off"], values.LOWER] = Field(
+        "srun",
+        description="How nodes tell their interfaces: srun (one small job step), report (files in "
+        "CVAGENT_NODE_REPORT_DIR) or off (docs/operations.md)",
+    )
+    node_interval_s: float = Field(
+        60, ge=1, le=86_400, description="Seconds from one look at the nodes to the next, 1 to 86400"
+    )
+    node_facts_max_age_h: float = Field(
+        24, gt=0, le=8760, description="Hours after which a node is asked for its interfaces again, up to 8760"
+    )
+    node_report_dir: Path | None = Field(
+        None,
+        description="Directory in which nodes leave reports as NODE.json; needed when CVAGENT_NODE_FACTS is report",
+    )
+    node_key: Annotated[Literal["node", "node@cluster"], values.LOWER] = Field(
+        "node", description="What a node is called in CloudVision: node (its name in Slurm) or node@cluster"
+    )
+    interface_filter: values.Pattern = Field(
+        "",
+        validate_default=True,
+        description="Regular expression: an interface is reported when a match is in its name; none: all physical ones",
+    )
+    interface_kind: Annotated[Literal["all", "pf", "vf", "regular"], values.LOWER] = Field(
+        "all",
+        description="Interfaces to report: all, pf (SR-IOV physical functions), vf (virtual ones) or regular (others)",
+    )
+    inventory_partition: str | None = Field(
+        None, description="Partition of the inventory's job; none: one that each node is in, the default one first"
+    )
+    inventory_account: str | None = Field(None, description="Account of the inventory's job; none: the user's default")
+    inventory_qos: str | None = Field(None, description="QOS of the inventory's job; none: the default")
+    inventory_reservation: str | None = Field(None, description="Reservation of the inventory's job; none: none")
+    inventory_time_s: float = Field(
+        60, ge=5, le=3600, description="Seconds that one inventory may take with all its waiting, 5 to 3600"
+    )
+    inventory_args: values.Words = Field(
+        "", validate_default=True, description="More arguments for the inventory's srun, in a shell's quotes"
+    )
+    inventory_allow: values.Pattern = Field(
+        "",
+        validate_default=True,
+        description="Regular expression: interfaces that are read though they are no hardware (veth); none: none",
+    )
     store_url: values.StoreUrl = Field(
         IN_MEMORY,
         validate_default=True,
@@ -169,6 +213,13 @@ class Settings(BaseSettings):
         if container is None and others.data.get("slurm_deployment") == "docker":
             raise ValueError("is needed when CVAGENT_SLURM_DEPLOYMENT is docker")
         return container
+
+    @field_validator("node_report_dir")
+    @classmethod
+    def _directory_of_reports(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path is None and others.data.get("node_facts") == "report":
+            raise ValueError("is needed when CVAGENT_NODE_FACTS is report")
+        return path
 
     @field_validator("slurm_bin_dir")
     @classmethod

@@ -5,6 +5,7 @@ The value is told beside the reason by `load`, which knows what must not be show
 
 import ipaddress
 import re
+import shlex
 import ssl
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -145,6 +146,18 @@ def regex(text: object) -> object:
         raise ValueError(f"is no regular expression: {error}") from None
 
 
+def words(text: object) -> object:
+    """Text becomes words, as a shell would part them.
+
+    >>> words("--constraint='a b' -v")
+    ('--constraint=a b', '-v')
+    """
+    try:
+        return tuple(shlex.split(text)) if isinstance(text, str) else text
+    except ValueError:
+        raise ValueError("has a quote that is not closed") from None
+
+
 def certificates(path: Path) -> Path:
     """The path itself, when OpenSSL finds at least one certificate in the file."""
     try:
@@ -175,6 +188,7 @@ def lower(text: object) -> object:
 
 LOWER = BeforeValidator(lower)
 Pattern = Annotated[re.Pattern[str], BeforeValidator(regex)]
+Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 Certificates = Annotated[Path, AfterValidator(certificates)]
 CloudVisionUrl = Annotated[str, AfterValidator(cloudvision_url)]
 StoreUrl = Annotated[SecretStr, AfterValidator(store_url)]

@@ -28,6 +28,7 @@ from cvagent.model import (
     Refused,
     Row,
 )
+from cvagent.store.facts import SqlFacts
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
 
 _decode = msgspec.json.Decoder(Document).decode
@@ -60,6 +61,10 @@ class SqlOutbox:
         # sake of other processes.
         self._lock = RLock()
         self._upsert = _upsert(self._engine.dialect.name)
+
+    def facts(self) -> SqlFacts:
+        """What nodes said of themselves, in the same database."""
+        return SqlFacts(self._transaction, self._cluster)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -137,12 +142,16 @@ class SqlOutbox:
     def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
         """See `ports.Outbox`."""
         fields = (_columns.body, _columns.status, _columns.attempts, _columns.changed_at, _columns.due_at)
-        query = select(*fields, _columns.accepted_at, _columns.error).where(*self._of(sink))
+        absence = (_columns.absent_rounds, _columns.absent_since)
+        query = select(*fields, _columns.accepted_at, _columns.error, *absence).where(*self._of(sink))
         if status is not None:
             query = query.where(_columns.status == Status[status.upper()])
         with self._transaction() as connection:
             found = connection.execute(query.order_by(_columns.changed_at.desc()).limit(limit)).all()
-        return [Row(_decode(body), Status(word).name.lower(), *rest) for body, word, *rest in found]
+        return [
+            Row(_decode(body), Status(word).name.lower(), tried, changed, due, accepted, error, Absence(rounds, since))
+            for body, word, tried, changed, due, accepted, error, rounds, since in found
+        ]
 
     def retry(self, sink: str, keys: Sequence[str]) -> int:
         """See `ports.Outbox`."""

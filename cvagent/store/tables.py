@@ -1,4 +1,4 @@
-"""The two tables, and how an engine is made for SQLite and PostgreSQL."""
+"""The tables, and how an engine is made for SQLite and PostgreSQL."""
 
 from enum import IntEnum
 
@@ -80,6 +80,16 @@ checkpoints = Table(
     Column("cluster", Text, primary_key=True),
     Column("flow", Text, primary_key=True),
     Column("read_until", BigInteger, nullable=False),
+)
+
+# The inventory's own line, as the node printed it.
+node_facts = Table(
+    "cvagent_node_facts",
+    metadata,
+    Column("cluster", Text, primary_key=True),
+    Column("node", Text, primary_key=True),
+    Column("body", LargeBinary, nullable=False),
+    Column("collected_at", Float(53), nullable=False),
 )
 
 

@@ -21,6 +21,7 @@ def settings(tmp_path, stand_in):
         "CVAGENT_SLURM_BIN_DIR": str(install(tmp_path / "bin")),
         "CVAGENT_STORE_URL": f"sqlite:///{tmp_path}/store.db",
         "CVAGENT_HTTP_LISTEN": "127.0.0.1:1",
+        "CVAGENT_NODE_FACTS": "off",
     }
 
 

@@ -54,6 +54,7 @@ class Agent:
             "cloudvision_token_file": self.token_file,
             "slurm_bin_dir": lab.bin_dir,
             "job_interval_s": 1,
+            "node_facts": "off",
             "http_listen": "127.0.0.1:0",
             "env_file": self.env_file,
             "store_url": "sqlite://" if store == "memory" else f"sqlite:///{folder}/store.db",

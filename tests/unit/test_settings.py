@@ -89,6 +89,20 @@ class TestDefaults:
             "removal_share": 0.30,
             "absent_rounds": 3,
             "hook_spool": None,
+            "node_facts": "srun",
+            "node_interval_s": 60,
+            "node_facts_max_age_h": 24,
+            "node_report_dir": None,
+            "node_key": "node",
+            "interface_filter": re.compile(""),
+            "interface_kind": "all",
+            "inventory_partition": None,
+            "inventory_account": None,
+            "inventory_qos": None,
+            "inventory_reservation": None,
+            "inventory_time_s": 60,
+            "inventory_args": (),
+            "inventory_allow": re.compile(""),
         }
         assert settings().store_secret.value() == "sqlite://"
 
