@@ -27,7 +27,7 @@ lab-packages:
 	@lab/packages slurm
 
 test-packages:
-	@lab/packages slurm postgresql
+	@lab/packages slurm postgresql shells
 
 demo: setup lab-packages
 	.venv/bin/cvagent demo
