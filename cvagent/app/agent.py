@@ -132,7 +132,8 @@ class Agent:
             self._notes.looked(plan)
         before = self._pace.stretch
         if (stretch := self._pace.judge(self._metered.slowest_s())) != before:
-            log.warning("the intervals are %g times as long as set, as slurmctld answers slowly", stretch)
+            told = "slowly" if stretch > before else "faster again"
+            log.warning("slurmctld answers %s: the intervals are now %g times the set ones", told, stretch)
             self._keep_pace()
 
     def _keep_pace(self) -> None:
