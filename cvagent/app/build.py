@@ -118,7 +118,7 @@ def make_nodes(settings: Settings, runner: Runner, outbox: SqlOutbox, *, asks: b
     inventory: Inventory = NoInventory()
     if asks and settings.node_facts == "report" and settings.node_report_dir:
         inventory = Reports(settings.node_report_dir)
-    elif asks and settings.node_facts == "srun":
+    elif asks:
         inventory = StepInventory(slurm, inventory_job(settings))
     return ClusterNodes(
         slurm, inventory, outbox.facts(), settings.node_facts_max_age_h * 3600, settings.node_interval_s

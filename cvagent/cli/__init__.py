@@ -55,7 +55,7 @@ def main(ctx: click.Context, env_file: Path | None) -> None:
 @click.option(
     "--once", is_flag=True, help="One round, deliver what is due, and end. Exit code 1 when anything is left."
 )
-@click.option("--force", is_flag=True, help="With --once: end runs by inference even beyond CVAGENT_REMOVAL_SHARE.")
+@click.option("--force", is_flag=True, help="With --once: end runs and delete nodes even beyond CVAGENT_REMOVAL_SHARE.")
 @click.pass_obj
 def run(env_file: Path | None, *, once: bool, force: bool) -> None:
     """Run the mode that CVAGENT_MODE names, until SIGTERM or Ctrl-C.
@@ -77,7 +77,7 @@ def run(env_file: Path | None, *, once: bool, force: bool) -> None:
 def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool) -> None:
     """Show what a round would change. Writes nothing.
 
-    FLOW is one of the flows of the mode (jobs); all of them when it is left out. With the store in memory the
+    FLOW is one of the flows of the mode (jobs, nodes); all of them when it is left out. With the store in memory the
     agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
     """
     from cvagent.cli.plan import show_plans
@@ -119,6 +119,21 @@ def backfill(env_file: Path | None, since: str, until: str | None) -> None:
     from cvagent.cli.resend import backfill_jobs
 
     backfill_jobs(env_file, _moment(since, "--since"), _moment(until, "--until") if until else None)
+
+
+@main.command(short_help="Have nodes read their interfaces now, and send them.")
+@click.argument("nodes", metavar="[NODES]...", nargs=-1)
+@click.option("--dry-run", is_flag=True, help="Say which nodes would be asked and which cannot be; ask none.")
+@click.pass_obj
+def inventory(env_file: Path | None, nodes: tuple[str, ...], *, dry_run: bool) -> None:
+    """Have nodes read their interfaces now, and send what changed to CloudVision. Safe to repeat.
+
+    NODES are names or hostlists (node[1-4],node9); all nodes of the cluster when left out. Exit code 1 when a node
+    could not be asked or did not answer; each is named with the reason.
+    """
+    from cvagent.cli.inventory import take_inventory
+
+    take_inventory(env_file, nodes, dry_run=dry_run)
 
 
 @main.group()
