@@ -6,7 +6,7 @@ from contextlib import closing
 from threading import Barrier, Thread
 
 import pytest
-from fakes import a_document
+from fakes import a_document, a_node
 from msgspec.structs import replace
 
 from cvagent.errors import StoreError
@@ -403,3 +403,52 @@ def test_a_named_memory_database_is_one_database_for_all_threads():
         thread.start()
         thread.join()
         assert set(outbox.known(SINK, 0)) == {RUNNING.identity}
+
+
+def test_facts_are_kept_replaced_and_forgotten(outbox):
+    facts = outbox.facts()
+    assert facts.after(0) == {}
+    facts.keep({"n1": b"one", "n2": b"two"}, 10.0)
+    facts.keep({"n1": b"news"}, 20.5)
+    assert facts.after(0) == {"n1": (b"news", 20.5), "n2": (b"two", 10.0)}
+    assert facts.after(10.0) == {"n1": (b"news", 20.5)}
+    facts.forget(["n1", "n9"])
+    assert facts.after(0) == {"n2": (b"two", 10.0)}
+
+
+def test_facts_of_many_nodes(outbox):
+    facts = outbox.facts()
+    for at in (1.0, 2.0):
+        facts.keep({f"n{number}": b"x" for number in range(2500)}, at)
+    assert len(facts.after(1.0)) == 2500
+    facts.forget(f"n{number}" for number in range(2500))
+    assert facts.after(0) == {}
+
+
+def test_facts_outlive_the_process_and_keep_to_their_cluster(durable):
+    with closing(SqlOutbox(durable, "lab")) as opened:
+        opened.facts().keep({"n1": b"one"}, 1.0)
+    with closing(SqlOutbox(durable, "other")) as opened:
+        opened.facts().keep({"n1": b"another"}, 2.0)
+        opened.facts().forget(["n1"])
+    with closing(SqlOutbox(durable, "lab")) as opened:
+        assert opened.facts().after(0) == {"n1": (b"one", 1.0)}
+
+
+def test_rows_tell_how_long_something_was_absent(outbox):
+    write(outbox, RUNNING)
+    write(outbox, absences={RUNNING.key: Absence(2, 77)})
+    assert [row.absence for row in outbox.rows(SINK)] == [Absence(2, 77)]
+
+
+def test_nodes_are_held_as_jobs_are(outbox):
+    gone = a_node("n1", ended_at=500)
+    write(outbox, a_node("n1"), a_node("n2"))
+    assert outbox.known(SINK, 0) == {name: Known(a_node(name)) for name in ("n1", "n2")}
+    write(outbox, gone)
+    for entry in due(outbox):
+        settle(outbox, entry, Accepted())
+    assert set(outbox.known(SINK, 501)) == {"n2"}
+    assert outbox.purge(501) == 1
+    write(outbox, a_node("n1"))
+    assert [entry.document for entry in due(outbox)] == [a_node("n1")]
