@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 import requests
 
-from benchmarks.measure import Row, at_least, median, per_second, scratch, seen, started, wait_until
+from benchmarks.measure import Row, at_least, ms, per_second, scratch, seen, started, wait_until
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.model import Accepted, Entry, JobConfig, State
 from cvagent.settings.secret import Secret
@@ -32,6 +34,13 @@ class Server(NamedTuple):
     ca_file: Path
 
 
+class Speed(NamedTuple):
+    """Documents a second of wall time, and CPU seconds of the client for one."""
+
+    rate: float
+    cpu_s: float
+
+
 @contextmanager
 def stand_in(*options: str) -> Iterator[Server]:
     """A stand-in in a process of its own, so that it shares no interpreter lock with the client."""
@@ -47,26 +56,36 @@ def stand_in(*options: str) -> Iterator[Server]:
 
 def measure() -> Iterator[Row]:
     """See the module."""
-    with stand_in("--no-batch") as server:
-        plain = median(lambda: rate(_FEW, lambda some: [post(server, one) for one in some]), _TIMES)
-        with ThreadPoolExecutor(8) as pool:
-            threads = median(
-                lambda: rate(_FEW, lambda some: list(pool.map(lambda one: post(server, one), some))), _TIMES
+    with stand_in("--no-batch") as server, ThreadPoolExecutor(8) as pool:
+        # In turn, so that what else the machine does meets each of them.
+        turns = [
+            (
+                speed(_SOME, lambda some: deliver(server, some)),
+                speed(_FEW, lambda some: [post(server, one) for one in some]),
+                speed(_FEW, lambda some: list(pool.map(partial(post, server), some))),
             )
-        single = median(lambda: rate(_SOME, lambda some: deliver(server, some)), _TIMES)
+            for _ in range(_TIMES)
+        ]
+    single, plain, threads = map(_middle, zip(*turns, strict=True))
     with stand_in() as server:
-        batched = median(lambda: rate(_MANY, lambda some: deliver(server, some)), _TIMES)
-    yield at_least("single writes", per_second(single), per_second(plain, "with a connection for each"), 8)
-    yield seen("single writes", per_second(single), per_second(threads, "with a connection for each, 8 threads"))
-    yield at_least("batches", per_second(batched), per_second(single, "written singly"), 10)
+        batched = _middle([speed(_MANY, lambda some: deliver(server, some)) for _ in range(_TIMES)])
+    each = "with a connection for each"
+    yield at_least("documents, written singly", per_second(single.rate), per_second(plain.rate, each), 8)
+    yield seen("documents, written singly", per_second(single.rate), per_second(threads.rate, f"{each}, 8 threads"))
+    yield seen("CPU of the client for a document, written singly", ms(single.cpu_s), ms(plain.cpu_s, each))
+    yield at_least("documents, in batches", per_second(batched.rate), per_second(single.rate, "written singly"), 10)
 
 
-def rate(entries: int, work: Callable[[Sequence[Entry]], object]) -> float:
-    """Documents a second of wall time; each is new to the server."""
+def speed(entries: int, work: Callable[[Sequence[Entry]], object]) -> Speed:
+    """How fast it writes so many documents that are new to the server."""
     some = [_entry() for _ in range(entries)]
-    began = time.monotonic()
+    began, cpu_began = time.monotonic(), time.process_time()
     work(some)
-    return entries / (time.monotonic() - began)
+    return Speed(entries / (time.monotonic() - began), (time.process_time() - cpu_began) / entries)
+
+
+def _middle(speeds: Sequence[Speed]) -> Speed:
+    return Speed(median(one.rate for one in speeds), median(one.cpu_s for one in speeds))
 
 
 def post(server: Server, entry: Entry) -> None:

@@ -70,7 +70,8 @@ def seen(name: str, measured: Reading, reference: Reading | None = None) -> Row:
 
 def ms(seconds: float, what: str = "") -> Reading:
     """A time, shown in milliseconds."""
-    return Reading(seconds, f"{seconds * 1000:,.{seconds < 0.1:d}f} ms {what}".strip())
+    digits = (seconds < 0.1) + (seconds < 0.01)
+    return Reading(seconds, f"{seconds * 1000:,.{digits}f} ms {what}".strip())
 
 
 def mib(size: float, what: str = "") -> Reading:
