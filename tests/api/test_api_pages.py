@@ -4,8 +4,10 @@ import re
 
 import pytest
 import requests
+from fakes import a_node
 
 from cvagent.api.documents import decode_rows
+from cvagent.api.observer import Board
 from cvagent.errors import SourceError
 from cvagent.model import Accepted, Change, Deferred, Plan, Refused, State
 
@@ -176,3 +178,20 @@ def test_documents_are_the_rows_of_the_store(lab, job):
 )
 def test_wrong_questions_get_no_documents(lab, query, status):
     assert requests.get(f"{lab.serve().url}/documents", params=query, timeout=5).status_code == status
+
+
+def test_page_shows_nodes(lab, job):
+    nodes = "cloudvision_nodes"
+    lab.board = Board(flows={"jobs": 110.0, "nodes": 300.0}, sinks={SINK: 300.0, nodes: 300.0})
+    server = lab.serve()
+    lab.record(job(1))
+    assert "No nodes yet" in words(server)
+    plan = Plan(changes=[Change(None, node, "new") for node in (a_node("n1"), a_node("n2", ended_at=7), a_node("n3"))])
+    lab.outbox.record("nodes", [nodes], plan, lab.clock.now(), None)
+    first, second, third = sorted(lab.outbox.due(nodes, lab.clock.now(), 9), key=lambda entry: entry.key)
+    answers = [(first, Accepted(), 0.0), (second, Accepted(), 0.0), (third, Refused("400: no"), 0.0)]
+    lab.outbox.settle(nodes, answers, lab.clock.now())
+    text = words(server)
+    assert "n1 1 interface present ens1f0 0c:42:a1:00:00:01 10.88.1.1 2026-03-01 11:00:00" in text
+    assert "n2 1 interface gone" in text
+    assert "n3 1 interface present 1 400: no cvagent inventory n3" in text
