@@ -174,6 +174,8 @@ def _table(stand_in: StandIn) -> Group:
         table.add_row(*_cells(job))
     counts = {state: sum(job["state"] == f"JOB_STATE_{state}" for job in jobs) for state in _COLOURS}
     line = Text("   ").join(Text(f"{count} {state.lower()}", style=_COLOURS[state]) for state, count in counts.items())
+    if stand_in.nodes:
+        line.append(f"   {len(stand_in.nodes)} nodes with their interfaces")
     return Group(table, line)
 
 
