@@ -40,6 +40,7 @@ class Collector:
         self._just_started = True
         self._hold_until = 0
         self._purged_at = 0.0
+        self._note: str | None = None
 
     def plan(self) -> Plan:
         """Read and decide, and write nothing. Raises SourceError or StoreError."""
@@ -91,6 +92,9 @@ class Collector:
     def _report(self, plan: Plan) -> None:
         for problem in plan.problems:
             log.warning("%s: %s", self.flow.name, problem)
+        if plan.note and plan.note != self._note:
+            log.info("%s: %s", self.flow.name, plan.note)
+        self._note = plan.note
         if plan.refusal:
             log.error("%s: %s", self.flow.name, plan.refusal)
         if plan.changes:
