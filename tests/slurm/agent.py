@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import requests
@@ -35,6 +36,9 @@ class Agent:
         folder: Its own: token, log, env file and, where it has one, the file store.
         store: `memory` or `file`.
         settings: Without their `CVAGENT_`, in lower case: `job_interval_s=2`.
+
+    Attributes:
+        began_at: When it was started last, by the monotonic clock.
     """
 
     def __init__(self, folder: Path, lab: Lab, stand_in: StandIn, *, store: str = "memory", **settings) -> None:
@@ -47,6 +51,7 @@ class Agent:
         self._log = folder / "log"
         self._read_from = 0
         self._process: subprocess.Popen | None = None
+        self.began_at = 0.0
         self.write_token(stand_in.token)
         self.env_file.touch()
         given = {
@@ -83,6 +88,7 @@ class Agent:
 
     def begin(self) -> "Agent":
         """Starts it and comes back at once."""
+        self.began_at = time.monotonic()
         self._read_from = self._log.stat().st_size if self._log.exists() else 0
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -7,16 +7,23 @@ import pytest
 from agent import documents, repeated, told_of, writes
 from waiting import wait_until
 
-STORES = ("memory", "file")
+from cvagent.standin import StandIn
+
 KILLS = 20
 SEED = 2203
 
 
+@pytest.fixture
+def agents(make_agent, lab):
+    """By store an agent that does not run yet, each with a CloudVision of its own."""
+    with StandIn() as one, StandIn() as other:
+        yield {"memory": make_agent(lab, one), "file": make_agent(lab, other, store="file")}
+        assert (one.violations, other.violations) == ([], [])
+
+
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("store", STORES)
-def test_killed_again_and_again_during_a_burst(lab, make_agent, stand_in, store):
+def test_killed_again_and_again_during_a_burst(lab, agents):
     choice = random.Random(SEED)
-    agent = make_agent(lab, stand_in, store=store)
     script = "sleep $((SLURM_ARRAY_TASK_ID % 5)); exit $((SLURM_ARRAY_TASK_ID % 2))"
     bursts = [lab.submit("--array=1-80", script=script)]
     requeued = lab.submit("--requeue")
@@ -24,33 +31,36 @@ def test_killed_again_and_again_during_a_burst(lab, make_agent, stand_in, store)
         if number == KILLS // 2:
             bursts.append(lab.submit("--array=1-80", script=script))
             lab.slurm("scontrol", "requeue", requeued)
-        agent.begin()
-        # From before its first round to well after its first delivery.
-        killed_at = time.monotonic() + choice.uniform(0.2, 2.5)
-        wait_until(lambda at=killed_at: time.monotonic() >= at, 5)
-        agent.kill()
-    agent.start()
-    for burst in bursts:
-        assert sorted(agent.told(burst, runs=80)) == ["COMPLETED"] * 40 + ["FAILED"] * 40
+        for agent in agents.values():
+            agent.begin()
+        # From before the first round to well after the first delivery.
+        for agent, after_s in zip(agents.values(), sorted(choice.uniform(0.2, 3) for _ in agents), strict=True):
+            killed_at = agent.began_at + after_s
+            wait_until(lambda at=killed_at: time.monotonic() >= at, 5)
+            agent.kill()
+    for agent in agents.values():
+        agent.start()
     lab.wait_for(requeued, "RUNNING")
     lab.cancel(requeued)
-    assert agent.told(requeued, runs=2) == ["CANCELLED", "CANCELLED"]
-    assert agent.pending() == 0
+    for store, agent in agents.items():
+        for burst in bursts:
+            assert sorted(agent.told(burst, runs=80)) == ["COMPLETED"] * 40 + ["FAILED"] * 40, store
+        assert agent.told(requeued, runs=2) == ["CANCELLED", "CANCELLED"], store
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_jobs_that_come_and_go_while_the_agent_is_away(lab, make_agent, stand_in, store):
-    agent = make_agent(lab, stand_in, store=store).start()
-    begun = lab.submit("-N2", script="sleep 4")
-    assert stand_in.wait_for(lambda: f"{begun}@lab" in stand_in.jobs, 30)
-    assert agent.stop() == 0
+def test_jobs_that_come_and_go_while_the_agent_is_away(lab, agents):
+    begun = lab.submit("-N2", script="sleep 5")
+    for agent in agents.values():
+        agent.start()
+        assert agent.stand_in.wait_for(lambda told=agent.stand_in: f"{begun}@lab" in told.jobs, 30)
+        assert agent.stop() == 0
     unseen = lab.submit("-N2", script="exit 3")
     lab.wait_for_end(unseen)
     lab.wait_for_end(begun)
-    agent.start()
-    assert agent.told(begun, unseen) == ["COMPLETED", "FAILED"]
-    if store == "file":
-        assert repeated(stand_in) == []
+    for agent in agents.values():
+        agent.start()
+        assert agent.told(begun, unseen) == ["COMPLETED", "FAILED"]
+    assert repeated(agents["file"].stand_in) == []
 
 
 def test_a_job_that_comes_and_goes_between_two_rounds(lab, make_agent, stand_in):
