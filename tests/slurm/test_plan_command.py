@@ -97,6 +97,7 @@ def test_resend_sends_every_run_again(lab, make_agent, stand_in):
 def test_resend_of_a_running_job(lab, make_agent, stand_in):
     job = lab.submit("-N2")
     lab.wait_for(job, "RUNNING")
+    wait_until(lambda: documents(lab, job), 20, "a job that slurmdbd has heard of")
     said(make_agent(lab, stand_in), "resend", job)
     assert stand_in.jobs[f"{job}@lab"]["state"] == "JOB_STATE_RUNNING"
     assert stand_in.jobs == documents(lab, job)
