@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.measure import ROOT, wait_until
+from benchmarks.measure import ROOT, scratch, wait_until
 from cvagent.clients.runner import NativeRunner
 
 _FOLDER = Path("/var/tmp/cvagent-lab")  # noqa: S108 - a unix socket's path must be short
@@ -95,8 +95,14 @@ def real_slurm() -> Iterator[Lab]:
 
 
 def slurm_version() -> str:
-    """As squeue says it; `none` without Slurm."""
-    try:
-        return subprocess.run(["squeue", "--version"], capture_output=True, text=True, check=True).stdout.split()[-1]
-    except OSError:
-        return "none"
+    """As squeue says it, which even for that wants a configuration; `none` without Slurm."""
+    with scratch() as folder:
+        conf = folder / "slurm.conf"
+        conf.write_text("ClusterName=none\nSlurmctldHost=none\n")
+        try:
+            done = subprocess.run(
+                ["squeue", "--version"], env={**os.environ, "SLURM_CONF": str(conf)}, capture_output=True, check=True
+            )
+        except FileNotFoundError:
+            return "none"
+    return done.stdout.decode().split()[-1]

@@ -32,6 +32,12 @@ exec sed "s/PLACE/$mark/g" "$0.$which"
 """.replace("PLACE", _PLACE)
 
 
+# There are no nodes to tell of.
+_SCONTROL = """#!/bin/sh
+case $2 in config) exec cat "$0.txt" ;; esac
+"""
+
+
 def write_stubs(folder: Path, live: int, ended: int) -> None:
     """Commands that show so many jobs as running, and in accounting others that ended over the last day."""
     now = int(time.time())
@@ -48,7 +54,7 @@ def write_stubs(folder: Path, live: int, ended: int) -> None:
     }
     for name, lines in texts.items():
         folder.joinpath(name).write_text("".join(lines))
-    scripts = {"squeue": _SQUEUE, "sacct": _SACCT, "scontrol": '#!/bin/sh\nexec cat "$0.txt"\n'}
+    scripts = {"squeue": _SQUEUE, "sacct": _SACCT, "scontrol": _SCONTROL}
     for name, script in scripts.items():
         folder.joinpath(name).write_text(script)
         folder.joinpath(name).chmod(0o755)
