@@ -1,7 +1,7 @@
 # make demo   set up, then a real Slurm, a stand-in CloudVision and the agent on this machine
 # make test   set up, then every test, the ones against a real Slurm included
 # make check  lint, types, layers, then make test
-# make bench  measure, and write the table of docs/performance.md
+# make bench  measure, and print the table of docs/performance.md (its page says how to renew it)
 .DEFAULT_GOAL := help
 .PHONY: help setup lab-packages test-packages demo test check lint types layers bench lock clean
 
