@@ -170,24 +170,19 @@ class Agent:
         """How many documents wait."""
         return int(self.metric("cvagent_outbox_pending", sink=SINK))
 
-    def settle(self, rounds: int = 2, limit_s: float = 30) -> None:
-        """Waits for so many rounds that began after now, and then until what they decided was delivered."""
-        enough = self.rounds() + 1 + rounds  # one may be under way
-        wait_until(lambda: self.rounds() >= enough, limit_s, "rounds that are done")
-        wait_until(lambda: self.pending() == 0, limit_s, "an empty outbox")
+    def settle(self, rounds: int = 2) -> None:
+        """See `settle`."""
+        settle(self, rounds=rounds)
 
     def told(self, *jobs: str, runs: int = 1) -> list[str]:
-        """Waits for the end of jobs and two rounds more, and holds CloudVision against slurmdbd.
-
-        Args:
-            runs: How many each job must have.
-
-        Returns:
-            The state of each run by key, the oldest first.
-        """
+        """Waits for the end of jobs, of so many runs of each, and for two rounds more; then see `holds`."""
         for job in jobs:
             self.lab.wait_for_end(job, runs=runs)
         self.settle()
+        return self.holds(*jobs)
+
+    def holds(self, *jobs: str) -> list[str]:
+        """Holds CloudVision against slurmdbd, and returns the state of each run in the order of keys."""
         wanted = documents(self.lab, *jobs)
         told = told_of(self.stand_in, *jobs, *wanted)
         wrong = {key: (told.get(key), wanted.get(key)) for key in told | wanted if told.get(key) != wanted.get(key)}
@@ -197,6 +192,15 @@ class Agent:
     def _environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("CVAGENT_", "SLURM"))}
         return kept | {"PYTHONPATH": str(ROOT)} | self.settings
+
+
+def settle(*agents: Agent, rounds: int = 2, limit_s: float = 30) -> None:
+    """Waits for so many rounds of each that began after now, and then until what they decided was delivered."""
+    enough = {agent: agent.rounds() + 1 + rounds for agent in agents}  # one may be under way
+    for agent in agents:
+        wait_until(lambda one=agent: one.rounds() >= enough[one], limit_s, "rounds that are done")
+    for agent in agents:
+        wait_until(lambda one=agent: one.pending() == 0, limit_s, "an empty outbox")
 
 
 def told_of(stand_in: StandIn, *jobs: str) -> dict[str, dict]:

@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from agent import documents, repeated, told_of, writes
+from agent import documents, repeated, settle, told_of, writes
 from waiting import wait_until
 
 from cvagent.standin import StandIn
@@ -40,12 +40,16 @@ def test_killed_again_and_again_during_a_burst(lab, agents):
             agent.kill()
     for agent in agents.values():
         agent.start()
+    for burst in bursts:
+        lab.wait_for_end(burst, runs=80)
     lab.wait_for(requeued, "RUNNING")
     lab.cancel(requeued)
+    lab.wait_for_end(requeued, runs=2)
+    settle(*agents.values())
     for store, agent in agents.items():
         for burst in bursts:
-            assert sorted(agent.told(burst, runs=80)) == ["COMPLETED"] * 40 + ["FAILED"] * 40, store
-        assert agent.told(requeued, runs=2) == ["CANCELLED", "CANCELLED"], store
+            assert sorted(agent.holds(burst)) == ["COMPLETED"] * 40 + ["FAILED"] * 40, store
+        assert agent.holds(requeued) == ["CANCELLED", "CANCELLED"], store
 
 
 def test_jobs_that_come_and_go_while_the_agent_is_away(lab, agents):
@@ -59,7 +63,9 @@ def test_jobs_that_come_and_go_while_the_agent_is_away(lab, agents):
     lab.wait_for_end(begun)
     for agent in agents.values():
         agent.start()
-        assert agent.told(begun, unseen) == ["COMPLETED", "FAILED"]
+    settle(*agents.values())
+    for agent in agents.values():
+        assert agent.holds(begun, unseen) == ["COMPLETED", "FAILED"]
     assert repeated(agents["file"].stand_in) == []
 
 

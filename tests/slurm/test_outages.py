@@ -5,7 +5,7 @@ import time
 from contextlib import ExitStack
 
 import pytest
-from agent import SINK, documents, repeated, told_of, writes
+from agent import SINK, documents, repeated, settle, told_of, writes
 from waiting import wait_until
 
 from cvagent.standin import StandIn
@@ -67,13 +67,16 @@ def test_slurm_does_not_answer(lab, make_agent, stand_in, tmp_path, outage):
             status, body = later.readyz()
             assert (status, empty.jobs) == (503, {})
             assert "no round has succeeded yet" in body["reasons"][0]
+        lab.wait_for_end(ending)
+        settle(agent, later)
         for one in (agent, later):
-            assert one.told(ending) == ["FAILED"]
-            assert told_of(one.stand_in, lasting) == documents(lab, lasting)
+            assert one.holds(lasting, ending) == ["RUNNING", "FAILED"]
             assert one.readyz()[0] == 200
         lab.cancel(lasting)
+        lab.wait_for_end(lasting)
+        settle(agent, later)
         for one in (agent, later):
-            assert one.told(lasting) == ["CANCELLED"]
+            assert one.holds(lasting) == ["CANCELLED"]
             assert len(writes(one.stand_in, f"{lasting}@lab")) == 2
         assert empty.violations == []
 
@@ -85,9 +88,10 @@ def test_cloudvision_takes_nothing_for_a_while(lab, make_agent):
         for agent in agents.values():
             agent.wait_until_up()
         lasting = lab.submit()
-        for fault, agent in agents.items():
+        for agent in agents.values():
             assert agent.stand_in.wait_for(lambda told=agent.stand_in: f"{lasting}@lab" in told.jobs, 30)
-            agent.settle()
+        settle(*agents.values())
+        for fault, agent in agents.items():
             agent.stand_in.faults(fault)
         array = lab.submit("--array=1-20", script="exit $((SLURM_ARRAY_TASK_ID % 2))")
         lab.wait_for_end(array, runs=20)
@@ -98,9 +102,11 @@ def test_cloudvision_takes_nothing_for_a_while(lab, make_agent):
         lab.cancel(lasting)
         for agent in agents.values():
             agent.stand_in.faults("")
+        lab.wait_for_end(lasting)
+        settle(*agents.values())
         for fault, agent in agents.items():
-            assert sorted(agent.told(array, runs=20)) == ["COMPLETED"] * 10 + ["FAILED"] * 10, fault
-            assert agent.told(lasting) == ["CANCELLED"], fault
+            assert sorted(agent.holds(array)) == ["COMPLETED"] * 10 + ["FAILED"] * 10, fault
+            assert agent.holds(lasting) == ["CANCELLED"], fault
             assert (repeated(agent.stand_in), agent.stand_in.violations) == ([], []), fault
 
 
@@ -109,12 +115,14 @@ def test_cloudvision_takes_it_and_its_answer_is_lost(lab, make_agent):
         # Without batches each fault names the one job that it struck.
         stand_ins = {fault: stack.enter_context(StandIn(batch=False)) for fault in ("lost", "garbage")}
         agents = [make_agent(lab, stand_in).start() for stand_in in stand_ins.values()]
+        settle(*agents)
         for fault, agent in zip(stand_ins, agents, strict=True):
-            agent.settle()
             agent.stand_in.faults(f"{fault}*10")
         array = lab.submit("--array=1-20", script="sleep 2")
+        lab.wait_for_end(array, runs=20)
+        settle(*agents)
         for agent in agents:
-            assert agent.told(array, runs=20) == ["COMPLETED"] * 20
+            assert agent.holds(array) == ["COMPLETED"] * 20
         for fault, stand_in in stand_ins.items():
             struck = {asked.key for asked in stand_in.requests if asked.fault}
             assert struck
@@ -136,7 +144,7 @@ def test_cloudvision_is_away_for_a_minute_while_200_jobs_come_and_go(lab, make_a
     assert told_of(stand_in, *documents(lab, array)) == {}
     stand_in.up()
     assert sorted(agent.told(array, runs=200)) == ["COMPLETED"] * 100 + ["FAILED"] * 100
-    assert agent.told(before) == ["COMPLETED"]
+    assert agent.holds(before) == ["COMPLETED"]
     # The newest document took the place of those before it.
     assert {len(writes(stand_in, key)) for key in documents(lab, array)} == {1}
     assert repeated(stand_in) == []
@@ -147,7 +155,8 @@ def test_tokens_that_are_not_right(lab, make_agent):
         agents = {word: make_agent(lab, stack.enter_context(StandIn())).begin() for word in ("wrong", "none", "empty")}
         for agent in agents.values():
             agent.wait_until_up()
-            agent.settle()
+        settle(*agents.values())
+        for agent in agents.values():
             agent.stand_in.token = "its-successor"
         agents["none"].token_file.unlink()
         agents["empty"].write_token("")
@@ -160,8 +169,9 @@ def test_tokens_that_are_not_right(lab, make_agent):
             assert "CVAGENT_CLOUDVISION_TOKEN_FILE" in reason
             assert told_of(agent.stand_in, job) == {}
             agent.write_token(agent.stand_in.token)
+        settle(*agents.values())
         for word, agent in agents.items():
-            assert agent.told(job) == ["FAILED"], word
+            assert agent.holds(job) == ["FAILED"], word
             wait_until(lambda ready=agent.readyz: ready()[0] == 200, 20, f"an agent that is ready: {word}")
             assert "its-successor" not in agent.log()
             assert agent.stand_in.violations == []

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-ROUNDS = 10
+ROUNDS = 6
 
 
 @pytest.mark.timeout(120)
