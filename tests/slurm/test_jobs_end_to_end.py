@@ -157,15 +157,14 @@ def test_a_suspended_job_goes_on(lab, agent, cloud):
 
 
 def test_a_job_that_is_cleaned_up_for_long(lab, agent, cloud):
-    job = start(lab, cloud, "-N2", script="sleep 1")
-    quick = "#!/bin/sh\nexit 0\n"
-    lab.hook("epilog", "#!/bin/sh\nsleep 6\n")
+    lab.hook("epilog", "#!/bin/sh\nsleep 10\n")
     try:
+        job = start(lab, cloud, "-N2", script="sleep 2")
         lab.wait_for(job, "COMPLETING")
         assert agent.told(job) == ["COMPLETED"]
         assert lab.state(job) == "COMPLETING"
     finally:
-        lab.hook("epilog", quick)
+        lab.hook("epilog", "#!/bin/sh\nexit 0\n")
 
 
 @pytest.mark.timeout(180)
