@@ -19,8 +19,9 @@ setup: .venv/.installed
 
 .venv/.installed: requirements/dev.txt pyproject.toml | $(if $(findstring /,$(UV)),$(UV))
 	$(UV) venv -q --allow-existing --python $(PYTHON) .venv
-	$(UV) pip sync -q --python .venv --require-hashes requirements/dev.txt
+	$(UV) pip sync -q --compile-bytecode --python .venv --require-hashes requirements/dev.txt
 	$(UV) pip install -q --python .venv --no-deps --no-build-isolation -e .
+	.venv/bin/python -m compileall -q cvagent
 	@touch $@
 
 lab-packages:
