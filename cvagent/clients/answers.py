@@ -1,34 +1,71 @@
-"""Reads what CloudVision answers. Words for people are one line each, without the token."""
+"""Reads what a server answers. Words for people are one line each, without the token."""
 
 import json
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 import msgspec
 
-from cvagent.errors import Retryable
+from cvagent.errors import DeliveryError, Permanent, Retryable
 
 MAX_TEXT = 300
 _CHUNK = 64 * 1024
 _LONGEST_WAIT_S = 24 * 3600
+_SUCCESS, _REDIRECT, _FINAL = range(200, 300), range(300, 400), range(400, 500)
+# HTTP statuses that say more than their hundred; of the others the 4xx are final.
+_OF_THE_DOCUMENT = frozenset({408, 425, 500})
+_OF_THE_SERVER = frozenset({407, 429})
 _BLANK = re.compile(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]+")
 _NOT_BLANK = re.compile(r"\S")
 
 
+class Server(NamedTuple):
+    """Who is spoken to.
+
+    Attributes:
+        name: As it begins a sentence for people, such as CloudVision.
+        setting: What its settings begin with, such as CVAGENT_CLOUDVISION.
+        url: `https://<server>`, perhaps with a path; no slash at the end.
+        scheme: The word before the token.
+        refusing: Statuses that mean a refused token.
+    """
+
+    name: str
+    setting: str
+    url: str
+    scheme: str = "Bearer"
+    refusing: Collection[int] = frozenset({401, 403})
+
+
 class Answer(NamedTuple):
-    """One answer of any status, and the token it was asked with."""
+    """One answer of any status, the token it was asked with, and who gave it."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     token: str
+    server: Server
 
     def says(self) -> str:
         """Status and message for people."""
-        return f"CloudVision answered {self.status}: {one_line(_message(self.body), self.token) or 'no message'}"
+        return f"{self.server.name} answered {self.status}: {one_line(_message(self.body), self.token) or 'no message'}"
+
+
+def failure(answer: Answer) -> DeliveryError | None:
+    """What an HTTP status means for a write. Redirects are not followed: after most of them a POST comes as a GET."""
+    status, server = answer.status, answer.server
+    if status in _SUCCESS:
+        return None
+    if status in _REDIRECT:
+        where = one_line(answer.headers.get("Location", "nowhere").partition("?")[0], answer.token)
+        mend = f"set {server.setting}_URL to the final address"
+        return Retryable(f"{server.url} answers with a redirect to {where}: {mend}", everything=True)
+    if status in _FINAL and status not in _OF_THE_DOCUMENT | _OF_THE_SERVER:
+        return Permanent(answer.says())
+    return Retryable(answer.says(), after_s=retry_after(answer.headers), everything=status not in _OF_THE_DOCUMENT)
 
 
 def must_be_success(answer: Answer) -> None:

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from queue import SimpleQueue
 
-from cvagent.clients.cloudvision import CloudVision, Token
+from cvagent.clients.cloudvision import CloudVision
+from cvagent.clients.wire import Token
 from cvagent.errors import Permanent, Retryable
 from cvagent.model import Accepted, Deferred, Document, Entry, Outcome, Refused
 

@@ -1,0 +1,167 @@
+"""One HTTP server over connections that stay open: TLS, token, time limits, bounded answers. Knows no paths."""
+
+import os
+import re
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_environ_proxies
+
+from cvagent import __version__
+from cvagent.clients.answers import MAX_TEXT, Answer, Server, one_line
+from cvagent.errors import CvagentError, Retryable
+
+_CHUNK = 64 * 1024
+_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+class Token(Protocol):
+    """A service account's token, from wherever it is kept."""
+
+    def value(self) -> str:
+        """As it was last read."""
+
+    def reread(self) -> object:
+        """Read it again: it may have been replaced."""
+
+
+class _Session(requests.Session):
+    """Only to prepare a redirect that nobody follows, requests would read all of its body: see none."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """See requests.Session."""
+
+
+class _OneServer(HTTPAdapter):
+    """Every request goes to the same server: its connections are looked up once, not for each request."""
+
+    _connections: Any = None
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        """See HTTPAdapter."""
+        self._connections = self._connections or super().get_connection_with_tls_context(*args, **kwargs)
+        return self._connections
+
+
+class Wire:
+    """Requests to one server. Any thread may call.
+
+    Args:
+        server: Who is spoken to.
+        token: Asked for each request, read again when it is refused.
+        ca_file: CAs to trust (PEM); None takes what REQUESTS_CA_BUNDLE and its like name, else the built-in ones.
+        timeout_s: For connecting, for each pause in an answer and for its whole body, in seconds.
+        pool: How many connections are kept.
+    """
+
+    def __init__(
+        self, server: Server, token: Token, ca_file: Path | None = None, timeout_s: float = 10, pool: int = 8
+    ) -> None:
+        self.server = server
+        self._token = token
+        self._rereading = threading.Lock()
+        self._timeout_s = timeout_s
+        self._headers = CaseInsensitiveDict(
+            {"User-Agent": f"cvagent/{__version__}", "Content-Type": "application/json"}
+        )
+        self._session = _Session()
+        self._session.mount(server.url, _OneServer(pool_maxsize=pool, max_retries=0))
+        self._send = partial(
+            self._session.send,
+            verify=str(ca_file) if ca_file else next(filter(None, map(os.environ.get, _CA_VARIABLES)), True),
+            proxies=get_environ_proxies(server.url),
+            timeout=timeout_s,
+            allow_redirects=False,
+            stream=True,
+        )
+
+    def ask(self, method: str, path: str, body: bytes = b"", most: int = 1024 * 1024) -> Answer:
+        """One answer of any status but those of a refused token, which is read again first.
+
+        Args:
+            method: GET, POST, ...
+            path: With its query, from the slash after the server's url on: no other server ever sees the token.
+            body: JSON, or nothing.
+            most: Bytes of the answer that are read.
+
+        Raises:
+            Retryable: There was no answer, or the token is refused. It concerns the server.
+        """
+        token = self._token_now(None)
+        answer = self._ask(method, path, body, most, token)
+        if answer.status in self.server.refusing and (newer := self._token_now(token)) != token:
+            answer = self._ask(method, path, body, most, newer)
+        if answer.status in self.server.refusing:
+            text = f"the token is refused; {self._token_setting} must name a valid one. {answer.says()}"
+            raise Retryable(text[:MAX_TEXT], everything=True)
+        return answer
+
+    def replace_token(self, token: Token) -> None:
+        """Use another from the next request on."""
+        self._token = token
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    @property
+    def _token_setting(self) -> str:
+        return f"{self.server.setting}_TOKEN_FILE"
+
+    def _token_now(self, refused: str | None) -> str:
+        """The token; read again first when it is still the refused one."""
+        try:
+            with self._rereading:
+                if self._token.value() == refused:
+                    self._token.reread()
+                token = self._token.value()
+        except (OSError, CvagentError) as error:
+            raise Retryable(f"no token ({self._token_setting}): {error}", everything=True) from None
+        if not re.fullmatch(r"[!-~]+", token):
+            raise Retryable(f"{self._token_setting} holds nothing that can be a token", everything=True)
+        return token
+
+    def _ask(self, method: str, path: str, body: bytes, most: int, token: str) -> Answer:
+        """One request. Built by hand: that spares the session's look at netrc, cookies and the environment."""
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = method, self.server.url + path, body
+        request.headers = self._headers.copy()
+        request.headers["Authorization"] = f"{self.server.scheme} {token}"
+        request.headers["Content-Length"] = str(len(body))
+        try:
+            with self._send(request) as response:
+                headers: Mapping[str, str] = response.headers
+                return Answer(response.status_code, headers, self._read(response, most), token, self.server)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise Retryable(one_line(self._no_answer(error), token), everything=True) from None
+
+    def _read(self, response: requests.Response, most: int) -> bytes:
+        """The body, or its beginning when it is longer than `most` bytes."""
+        began, body = time.monotonic(), bytearray()
+        while len(body) < most and (chunk := response.raw.read1(min(_CHUNK, most - len(body)), decode_content=True)):
+            body += chunk
+            if time.monotonic() - began > self._timeout_s:
+                raise requests.ReadTimeout
+        return bytes(body)
+
+    def _no_answer(self, error: Exception) -> str:
+        """Why there was no answer: the innermost error knows."""
+        url = self.server.url
+        if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError)):
+            return f"{url} gave no answer within {self._timeout_s:g} s"
+        root: BaseException = error
+        while inner := root.__cause__ or root.__context__:
+            root = inner
+        words = getattr(root, "verify_message", None) or getattr(root, "strerror", None) or str(root)
+        if "certificate" in words.lower():
+            return f"{url} is not trusted ({words}): {self.server.setting}_CA_FILE names the CA to trust"
+        proxy = isinstance(error, requests.exceptions.ProxyError)
+        return f"no answer from {'the proxy on the way to ' * proxy}{url}: {words}"
