@@ -8,6 +8,7 @@ CvagentError
 ├── DeliveryError           a write that did not get through
 │   ├── Retryable           comes back later: no answer, 401, 403, 408, 425, 429, 5xx, a redirect, a missing API
 │   └── Permanent           the same document will be refused again: other 4xx
+│       └── Conflict        the portal's state machine says no: 409
 ├── StoreError              the store cannot be opened or written
 └── HookError               the hook cannot be put into slurm.conf or taken out of it; nothing was changed
 
@@ -70,6 +71,10 @@ class Retryable(DeliveryError):
 
 class Permanent(DeliveryError):
     """The same document will be refused again."""
+
+
+class Conflict(Permanent):
+    """The state that the thing is in allows no such step. Another state may."""
 
 
 class StoreError(CvagentError):

@@ -131,6 +131,13 @@ class Username(NamedTuple):
     username: str
 
 
+class Association(NamedTuple):
+    """A user whom the portal believes to be in a Slurm allocation."""
+
+    uuid: str
+    username: str
+
+
 class PlanPeriod(NamedTuple):
     """The span of a resource's plan to which usage is told.
 

@@ -1,4 +1,4 @@
-"""Every setting: its default, its limits, one line for people, and what it asks of the others."""
+"""Settings for all but the portal: default, limits, one line for people, and what each asks of the others."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,8 +12,8 @@ from cvagent.settings.secret import Secret, exposure, read
 IN_MEMORY = "sqlite://"
 
 
-class Settings(BaseSettings):
-    """All settings, checked and frozen.
+class ClusterSettings(BaseSettings):
+    """Checked and frozen; `Settings` in the module `portal` adds what the portal takes.
 
     Arguments are its only source, so that the environment of a test or a tool cannot leak in; `load_settings` reads
     the rest.
@@ -170,9 +170,9 @@ class Settings(BaseSettings):
     def model_post_init(self, context: Any, /) -> None:
         """Make the secrets, one object each, so that what they hold is known to `secret_texts`."""
         del context
-        self._cloudvision_secret = _secret(self.cloudvision_token, self.cloudvision_token_file)
+        self._cloudvision_secret = secret_of(self.cloudvision_token, self.cloudvision_token_file)
         self._http_secret = Secret(path=self.http_token_file) if self.http_token_file else None
-        self._store_secret = _secret(None if self.store_url_file else self.store_url, self.store_url_file)
+        self._store_secret = secret_of(None if self.store_url_file else self.store_url, self.store_url_file)
 
     @property
     def cloudvision_secret(self) -> Secret:
@@ -248,5 +248,6 @@ class Settings(BaseSettings):
         return path
 
 
-def _secret(text: SecretStr | None, path: Path | None) -> Secret:
+def secret_of(text: SecretStr | None, path: Path | None) -> Secret:
+    """The secret itself, or the file that holds it."""
     return Secret(path=path) if path else Secret(text=text.get_secret_value() if text else "")

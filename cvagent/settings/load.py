@@ -14,13 +14,26 @@ from pydantic import ValidationError
 from pydantic_settings import DotEnvSettingsSource
 
 from cvagent.errors import SettingsError
-from cvagent.settings.fields import Settings
+from cvagent.settings.portal import Settings
 
 ENV_FILE = "CVAGENT_ENV_FILE"
 
+_OF_THE_PORTAL = {
+    "SYNC_DIRECTION": "mode",
+    "API_URL": "portal_url",
+    "API_TOKEN": "portal_token",
+    "OFFERING_UUID": "portal_offering",
+    "SLURM_USERNAME_SOURCE": "portal_usernames",
+}
 OLDER_NAMES = {
-    "CLOUDROCK_SYNC_DIRECTION": "mode",
-    "WALDUR_SYNC_DIRECTION": "mode",
+    **{f"{portal}_{name}": setting for portal in ("CLOUDROCK", "WALDUR") for name, setting in _OF_THE_PORTAL.items()},
+    "SLURM_TRES_CONFIG_PATH": "components_file",
+    "SLURM_CUSTOMER_PREFIX": "account_customer_prefix",
+    "SLURM_PROJECT_PREFIX": "account_project_prefix",
+    "SLURM_ALLOCATION_PREFIX": "account_allocation_prefix",
+    "SLURM_ALLOCATION_NAME_MAX_LEN": "account_name_max_len",
+    "SLURM_DEFAULT_ACCOUNT": "account_default",
+    "ENABLE_USER_HOMEDIR_ACCOUNT_CREATION": "account_homedirs",
     "API_SERVER": "cloudvision_url",
     "API_TOKEN": "cloudvision_token",
     "LOCATION": "cluster",
@@ -31,7 +44,12 @@ OLDER_NAMES = {
 
 DOCKER_SECRETS = Path("/run/secrets")
 
-_SECRET_FILES = {"cloudvision_token_file", "http_token_file", "store_url_file"}
+NEVER_UNVERIFIED = "REQUESTS_VERIFY_SSL"
+
+# Each token's setting and that of the file it may come from.
+_TOKEN_FILES = {"cloudvision_token": "cloudvision_token_file", "portal_token": "portal_token_file"}
+_SECRET_FILES = {*_TOKEN_FILES.values(), "http_token_file", "store_url_file"}
+_URLS = {"cloudvision_url", "portal_url"}
 
 # Kubernetes and old Docker links put these into the environment beside a service that is called cvagent.
 _SERVICE_LINK = re.compile(r"CVAGENT_(SERVICE_|PORT_\d+_|PORT=\w+://)")
@@ -63,7 +81,7 @@ def load_settings(
     environ = os.environ if environ is None else environ
     written = _written(_env_file(env_file, environ), environ)
     given, notes = _by_setting(written, environ)
-    wrong = _unknown(written)
+    wrong = _unknown(written) + _unverified(written)
     try:
         settings = Settings(**{setting: _meant(entry) for setting, entry in given.items()})
     except ValidationError as error:
@@ -106,15 +124,18 @@ def _by_setting(written: Mapping[str, str], environ: Mapping[str, str]) -> tuple
     names = {setting: name_of(setting) for setting in Settings.model_fields}
     given = {setting: Given(name, written[name]) for setting, name in names.items() if name in written}
     notes = [_adopt(older, written[older], given) for older in OLDER_NAMES if older in written]
-    if not given.keys() & {"cloudvision_token", "cloudvision_token_file"}:
-        given |= _provided_token(environ)
+    if NEVER_UNVERIFIED in written:
+        notes.append(f"{NEVER_UNVERIFIED} is deprecated: certificates are always verified")
+    for token, file in _TOKEN_FILES.items():
+        if not given.keys() & {token, file}:
+            given |= _provided(token, file, environ)
     return given, notes
 
 
 def _adopt(older: str, value: str, given: dict[str, Given]) -> str:
     """Take an older name's value for its setting, unless that is given; one line that says so."""
     setting = OLDER_NAMES[older]
-    rivals = {setting, "cloudvision_token_file"} if setting == "cloudvision_token" else {setting}
+    rivals = {setting, _TOKEN_FILES.get(setting, setting)}
     winners = [entry.name for rival, entry in given.items() if rival in rivals]
     if winners:
         return f"{older} is deprecated and ignored: {winners[0]} is given too"
@@ -122,12 +143,11 @@ def _adopt(older: str, value: str, given: dict[str, Given]) -> str:
     return f"{older} is deprecated: use {name_of(setting)}"
 
 
-def _provided_token(environ: Mapping[str, str]) -> dict[str, Given]:
+def _provided(token: str, setting: str, environ: Mapping[str, str]) -> dict[str, Given]:
     """The token file that systemd or Docker put where they put such files."""
     folders = [Path(environ.get("CREDENTIALS_DIRECTORY") or DOCKER_SECRETS), DOCKER_SECRETS]
-    files = [folder / "cloudvision_token" for folder in folders]
-    file = next((file for file in files if _stands(file, unknown=True)), None)
-    return {"cloudvision_token_file": Given(name_of("cloudvision_token_file"), str(file))} if file else {}
+    file = next((file for folder in folders if _stands(file := folder / token, unknown=True)), None)
+    return {setting: Given(name_of(setting), str(file))} if file else {}
 
 
 def _stands(file: Path, *, unknown: bool) -> bool:
@@ -139,8 +159,18 @@ def _stands(file: Path, *, unknown: bool) -> bool:
 
 
 def _meant(given: Given) -> Any:
-    """Earlier agents took a bare host name, with or without a port."""
-    return f"https://{given.value}" if given.name == "API_SERVER" and "://" not in given.value else given.value
+    """What earlier agents took: a bare host name, with or without a port; `local` for the offering's own users."""
+    if given.name == "API_SERVER" and "://" not in given.value:
+        return f"https://{given.value}"
+    return "offering" if given.name.endswith("_USERNAME_SOURCE") and given.value.lower() == "local" else given.value
+
+
+def _unverified(written: Mapping[str, str]) -> list[str]:
+    """A line when certificates are not to be verified: that is never so."""
+    if written.get(NEVER_UNVERIFIED, "true").lower() in {"true", "1", "yes", "on"}:
+        return []
+    mend = f"{name_of('portal_ca_file')} names a file with the CA to trust"
+    return [f"{NEVER_UNVERIFIED}={written[NEVER_UNVERIFIED]}: certificates are always verified; {mend}"]
 
 
 def _unknown(written: Mapping[str, str]) -> list[str]:
@@ -179,12 +209,12 @@ def shown(setting: str, value: str) -> str:
     >>> shown("http_token_file", "may-be-the-token"), shown("mode", "pusch")
     ('***', "'pusch'")
     """
-    if setting == "cloudvision_token" or (setting in _SECRET_FILES and not value.startswith(("/", "."))):
+    if setting in _TOKEN_FILES or (setting in _SECRET_FILES and not value.startswith(("/", "."))):
         return "***"
     if setting == "store_url":
         scheme, mark, _ = value.partition("://")
         return repr(f"{scheme}://***") if mark else "***"
-    return repr(_without_credentials(value) if setting == "cloudvision_url" else value)
+    return repr(_without_credentials(value) if setting in _URLS else value)
 
 
 def _without_credentials(url: str) -> str:

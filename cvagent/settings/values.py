@@ -82,8 +82,39 @@ def cloudvision_url(text: str) -> str:
     if scheme == "http" and not is_loopback(host):
         raise ValueError("must begin with https://; http:// is for loopback only")
     _refuse_bare_regional_name(host)
+    return _joined(scheme, host, port)
+
+
+def portal_url(text: str) -> str:
+    """Scheme, host and port in lower case, and the path before `/api`, which older agents wanted to be given.
+
+    >>> portal_url("https://Portal.example.org/api/"), portal_url("http://127.0.0.1:8481")
+    ('https://portal.example.org', 'http://127.0.0.1:8481')
+    """
+    _, _, path = text.partition("://")[2].partition("/")
+    scheme, host, port = _address(text.removesuffix("/" + path) if path else text)
+    if scheme == "http" and not is_loopback(host):
+        raise ValueError("must begin with https://; http:// is for loopback only")
+    if not re.fullmatch(r"[A-Za-z0-9._~/-]*", path):
+        raise ValueError("must be https://host or https://host/path")
+    return _joined(scheme, host, port) + f"/{path}".rstrip("/").removesuffix("/api").rstrip("/")
+
+
+def _joined(scheme: str, host: str, port: int | None) -> str:
     name = f"[{host}]" if ":" in host else host
     return f"{scheme}://{name}" if port is None else f"{scheme}://{name}:{port}"
+
+
+def uuid(text: str) -> str:
+    """32 hex digits in lower case.
+
+    >>> uuid("B3A1DA07-9A3A-4F8B-8E1B-8E8A0F0F0F0F")
+    'b3a1da079a3a4f8b8e1b8e8a0f0f0f0f'
+    """
+    plain = text.replace("-", "").lower()
+    if not re.fullmatch(r"[0-9a-f]{32}", plain):
+        raise ValueError("must be a uuid: 32 hex digits, with or without hyphens")
+    return plain
 
 
 def _address(text: str) -> tuple[str, str, int | None]:
@@ -191,6 +222,8 @@ Pattern = Annotated[re.Pattern[str], BeforeValidator(regex)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
 Certificates = Annotated[Path, AfterValidator(certificates)]
 CloudVisionUrl = Annotated[str, AfterValidator(cloudvision_url)]
+PortalUrl = Annotated[str, AfterValidator(portal_url)]
+Uuid = Annotated[str, AfterValidator(uuid)]
 StoreUrl = Annotated[SecretStr, AfterValidator(store_url)]
 Token = Annotated[SecretStr, AfterValidator(token)]
 SecretFile = Annotated[Path, AfterValidator(secret_file)]
