@@ -212,6 +212,22 @@ def stand_in(*, port: int, tls: bool, fault: str, token: str, no_batch: bool, no
         raise click.BadParameter(str(error), param_hint="--fault") from None
 
 
+@main.command("stand-in-portal", short_help="Run a strict stand-in for the tenant portal on loopback.")
+@click.option("--dialect", default="waldur", show_default=True, type=click.Choice(["order-items", "orders", "waldur"]))
+@click.option("--port", default=8481, show_default=True, type=click.IntRange(0, 65535), help="0 takes any free one.")
+@click.option("--tls", is_flag=True, help="HTTPS with a private CA of its own; prints where the CA file is.")
+@click.option("--fault", default="", metavar="SPEC", help="For example 503*20,hang*2,reset*3,429*5,lost*1.")
+@click.option("--token", default="stand-in-token", show_default=True, help="The token it asks for.")
+def stand_in_portal(*, dialect: str, port: int, tls: bool, fault: str, token: str) -> None:
+    """Run a strict stand-in for the tenant portal on loopback, with a page on which one orders and terminates."""
+    from cvagent.standin.portal import main as serve
+
+    try:
+        serve(dialect, port, tls=tls, faults=fault, token=token)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--fault") from None
+
+
 @main.command(short_help="See it work: real Slurm, stand-in CloudVision, agent.")
 @click.option("--nodes", default=4, show_default=True, type=click.IntRange(2, 64), help="Nodes of the real Slurm.")
 @click.option("--recorded", is_flag=True, help="Replay a recorded cluster instead of starting a real Slurm.")

@@ -43,7 +43,7 @@ class Portal:
         self, url: str, token: Token, ca_file: Path | None = None, *, dialect: str = "auto", timeout_s: float = 30
     ) -> None:
         # A 403 may concern one object alone.
-        self._server = Server("the portal", "CVAGENT_PORTAL", url, "Token", frozenset({_UNAUTHORIZED}))
+        self._server = Server("the portal", "CVAGENT_PORTAL", url, "token", frozenset({_UNAUTHORIZED}))
         self._wire = Wire(self._server, token, ca_file, timeout_s)
         self._finding = threading.Lock()
         self._dialect = DIALECTS.get(dialect)

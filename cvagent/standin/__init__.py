@@ -4,7 +4,9 @@ Here belongs what plays the other side of the wire. It imports nothing else of c
 be repeated here. Start with `StandIn`; `contract` holds what is accepted.
 """
 
-from cvagent.standin.ledger import Asked, Write
-from cvagent.standin.server import PORT, TOKEN, StandIn, main
+from cvagent.standin.ledger import Write
+from cvagent.standin.log import Asked
+from cvagent.standin.served import TOKEN
+from cvagent.standin.server import PORT, StandIn, main
 
 __all__ = ["PORT", "TOKEN", "Asked", "StandIn", "Write", "main"]

@@ -1,17 +1,14 @@
-"""What the stand-in holds: resources, writes in order, requests, violations. Safe between threads."""
+"""What a CloudVision stand-in holds: resources, and writes in order. Safe between threads."""
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cvagent.standin.contract import inconsistencies
-from cvagent.standin.faults import Faults
+from cvagent.standin.log import Log
 
 WRITES_KEPT = 200_000
-REQUESTS_KEPT = 20_000
-VIOLATIONS_KEPT = 1_000
 
 
 class Write(NamedTuple):
@@ -30,26 +27,6 @@ class Write(NamedTuple):
     document: dict[str, Any] | None
 
 
-class Asked(NamedTuple):
-    """A request to the API, whatever became of it.
-
-    Attributes:
-        at: Epoch seconds.
-        key: The one key it was about; "" for a batch or a list.
-        keys: How many keys it was about; 0 for a list or an unreadable body.
-        status: HTTP status; 0 when there was no answer.
-        fault: The fault that struck it; "" when none did.
-    """
-
-    at: float
-    method: str
-    path: str
-    key: str
-    keys: int
-    status: int
-    fault: str
-
-
 class Stored(NamedTuple):
     """A resource and the epoch seconds of its last write. The document is replaced, never changed in place."""
 
@@ -57,18 +34,15 @@ class Stored(NamedTuple):
     document: dict[str, Any]
 
 
-class Ledger:
-    """All state of one stand-in; it outlives its listener.
+class Ledger(Log):
+    """All state of a CloudVision stand-in; it outlives its listener.
 
     Args:
-        token: What must follow `Bearer `.
-        faults: See `Faults.put`.
+        token: What must follow `Bearer `; see Log for this and what follows.
+        faults: Trouble on demand.
         batch: Whether the routes for many resources exist.
         reads: Whether the routes that read exist.
         clock: Gives epoch seconds.
-
-    Raises:
-        ValueError: `faults` is wrong.
     """
 
     def __init__(
@@ -80,19 +54,12 @@ class Ledger:
         reads: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.token = token
-        self.faults = Faults(faults)
+        super().__init__(token, faults, clock=clock)
         self.batch = batch
         self.reads = reads
-        self.clock = clock
-        self.changed = threading.Condition()
-        self.requests_total = 0
         self.writes_total = 0
-        self.connections = 0
         self._stored: dict[str, dict[str, Stored]] = {"JobConfig": {}, "NodeConfig": {}}
         self._history: deque[Write] = deque(maxlen=WRITES_KEPT)
-        self._requests: deque[Asked] = deque(maxlen=REQUESTS_KEPT)
-        self._violations: deque[str] = deque(maxlen=VIOLATIONS_KEPT)
 
     def set(self, kind: str, document: dict[str, Any]) -> float:
         """Store a valid document as Set does: fields that are not sent stay as they were. Gives the time of it."""
@@ -115,25 +82,6 @@ class Ledger:
             self._applied(write)
         return write.at
 
-    def note(self, asked: Asked) -> None:
-        """Remember a request."""
-        with self.changed:
-            self._requests.append(asked)
-            self.requests_total += 1
-            self.changed.notify_all()
-
-    def accuse(self, violation: str) -> None:
-        """Remember what should never have come."""
-        with self.changed:
-            self._violations.append(violation)
-            self.changed.notify_all()
-
-    def count_connection(self) -> None:
-        """Count a connection that was accepted."""
-        with self.changed:
-            self.connections += 1
-            self.changed.notify_all()
-
     def stored(self, kind: str) -> dict[str, Stored]:
         """Give the resources of a kind by key, oldest write first."""
         with self.changed:
@@ -149,18 +97,6 @@ class Ledger:
         """The applied writes in order, the newest 200,000 of them."""
         with self.changed:
             return list(self._history)
-
-    @property
-    def requests(self) -> list[Asked]:
-        """The requests in order, the newest 20,000 of them."""
-        with self.changed:
-            return list(self._requests)
-
-    @property
-    def violations(self) -> list[str]:
-        """What should never have come or be stored, the newest 1,000 sentences."""
-        with self.changed:
-            return list(self._violations)
 
     def _applied(self, write: Write) -> None:
         self._history.append(write)

@@ -1,68 +1,35 @@
 """The page at `/` and the control for other processes under `/standin`. No token: loopback only."""
 
-import json
-import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
-from cvagent.standin.api import Api
+from cvagent.standin.api import ResourceApi
 from cvagent.standin.ledger import Ledger, Stored
+from cvagent.standin.local import controls, local, page
 
 ROWS = 500
 FIRST = 3
 
 _PAGE = Path(__file__).with_name("page.html")
-_LOCAL_NAMES = ("127.0.0.1", "localhost")
-
-Action = Callable[[Ledger, Request], Awaitable[Response]]
 
 
 def application(ledger: Ledger) -> Starlette:
     """Build the whole web application of a stand-in."""
     routes = [
-        Mount("/api", app=Api(ledger)),
-        Route("/", _local(ledger, _page)),
-        Route("/standin/state", _local(ledger, _state)),
-        Route("/standin/rows", _local(ledger, _rows)),
-        Route("/standin/faults", _local(ledger, _set_faults), methods=["POST"]),
-        Route("/standin/token", _local(ledger, _set_token), methods=["POST"]),
+        Mount("/api", app=ResourceApi(ledger)),
+        Route("/", local(ledger, page(_PAGE))),
+        Route("/standin/state", local(ledger, _state)),
+        Route("/standin/rows", local(ledger, _rows)),
+        *controls(ledger),
     ]
     return Starlette(routes=routes)
-
-
-def _local(ledger: Ledger, action: Action) -> Callable[[Request], Awaitable[Response]]:
-    """Keep out other web sites: a name of theirs that leads here, and a form that posts here."""
-
-    async def local(request: Request) -> Response:
-        if request.url.hostname not in _LOCAL_NAMES:
-            return _problem("ask for this page as 127.0.0.1 or localhost")
-        if request.method == "POST" and request.headers.get("content-type") != "application/json":
-            return _problem("the content type must be application/json")
-        return await action(ledger, request)
-
-    return local
-
-
-async def _page(_ledger: Ledger, _request: Request) -> Response:
-    nonce = secrets.token_urlsafe(16)
-    policy = (
-        f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
-    headers = {
-        "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
-        "referrer-policy": "no-referrer",
-        "cache-control": "no-store",
-    }
-    return HTMLResponse(_PAGE.read_text().replace("NONCE", nonce), headers=headers)
 
 
 async def _state(ledger: Ledger, _request: Request) -> Response:
@@ -80,37 +47,6 @@ async def _rows(ledger: Ledger, request: Request) -> Response:
     jobs, nodes = ledger.stored("JobConfig"), ledger.stored("NodeConfig")
     shown = {"jobs": _newest(jobs, wanted, _job_row), "nodes": _newest(nodes, wanted, _node_row)}
     return JSONResponse({**_summary(ledger, jobs, nodes), "now": ledger.clock(), **shown})
-
-
-async def _set_faults(ledger: Ledger, request: Request) -> Response:
-    try:
-        ledger.faults.put(await _only_text(request, "spec"))
-    except ValueError as error:
-        return _problem(str(error))
-    return JSONResponse({"faults": ledger.faults.left()})
-
-
-async def _set_token(ledger: Ledger, request: Request) -> Response:
-    try:
-        token = await _only_text(request, "token")
-    except ValueError as error:
-        return _problem(str(error))
-    if not token:
-        return _problem("the token must not be empty")
-    ledger.token = token
-    return JSONResponse({})
-
-
-async def _only_text(request: Request, field: str) -> str:
-    body = json.loads(await request.body())
-    if not isinstance(body, dict) or list(body) != [field] or not isinstance(body[field], str):
-        raise ValueError(f'the body must be {{"{field}": "..."}}')
-    text: str = body[field]
-    return text
-
-
-def _problem(message: str) -> Response:
-    return JSONResponse({"message": message}, 400)
 
 
 def _summary(ledger: Ledger, jobs: dict[str, Stored], nodes: dict[str, Stored]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def connect():
 def test_the_token_is_sent_as_the_portal_wants_it(connect, wire):
     wire.get(f"{URL}/api/configuration/", json={})
     connect().get("configuration/")
-    assert wire.calls[0].request.headers["Authorization"] == f"Token {TOKEN}"
+    assert wire.calls[0].request.headers["Authorization"] == f"token {TOKEN}"
 
 
 def test_pages_are_followed_by_their_rel(connect, wire):
@@ -141,7 +141,7 @@ def test_the_token_is_read_again_when_it_is_refused(connect, wire, tmp_path):
     wire.get(
         f"{URL}/api/x/",
         json={"a": 1},
-        match=[responses.matchers.header_matcher({"Authorization": f"Token {TOKEN}"})],
+        match=[responses.matchers.header_matcher({"Authorization": f"token {TOKEN}"})],
     )
     assert connect(token=token).get("x/") == {"a": 1}
 
