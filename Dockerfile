@@ -28,9 +28,7 @@ LABEL org.opencontainers.image.title="cvagent" \
       org.opencontainers.image.description="Tells Arista CloudVision which Slurm job runs where" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/cvagent /opt/cvagent
-# glibc would keep most of what the first round over a large cluster needs only once: see docs/performance.md.
-ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
-    MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=262144
+ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # Writes nothing: a read-only root file system will do. To reach the Docker socket, add its group: --group-add.
 USER 65532:65532
 EXPOSE 9410

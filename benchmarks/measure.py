@@ -115,13 +115,13 @@ def pss(process: psutil.Process) -> int:
     return process.memory_full_info().pss
 
 
-def wait_until(condition: Callable[[], object], limit_s: float, what: str) -> None:
+def wait_until(condition: Callable[[], object], limit_s: float, what: str, every_s: float = 0.02) -> None:
     """Wait for a condition. Raises TimeoutError."""
     deadline = time.monotonic() + limit_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"no {what} within {limit_s:g} s")
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 @contextmanager

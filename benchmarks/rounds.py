@@ -11,7 +11,7 @@ from cvagent.api.observer import Board
 from cvagent.clients.runner import slurm_environment
 from cvagent.clients.slurm import Slurm
 from cvagent.flows import FLOWS
-from cvagent.loops import Collector
+from cvagent.loops import Collector, Horizon
 from cvagent.model import Accepted
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
@@ -39,7 +39,7 @@ class Rounds:
         board = Board(flows={_FLOW.name: 0.0}, sinks={_SINK: 0.0})
         around = Surroundings(self.outbox, slurm, board, lambda _: None, Event())
         rules = JobRules("bench", given.job_name_filter, given.partition_filter)
-        self.collector = Collector(_FLOW, SlurmJobs(Slurm(slurm, 60)), rules, given.lookback_h * 3600, around)
+        self.collector = Collector(_FLOW, SlurmJobs(Slurm(slurm, 60)), rules, Horizon(given.lookback_h * 3600), around)
 
     def cpu_s(self) -> float:
         """CPU seconds of one round, the replay's own taken off."""

@@ -1,9 +1,12 @@
 """The two loops: collect fills the outbox, deliver empties it. Each is one call; the scheduler repeats them."""
 
+import gc
 import logging
 import random
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 from cvagent.errors import CvagentError
 from cvagent.flows import Flow
@@ -15,11 +18,33 @@ log = logging.getLogger(__name__)
 # Ended jobs are asked for again this far back, as rows can reach accounting late. After a failed round the
 # checkpoint stays for as long: slurmctld hands over what it kept in slurmdbd's absence bit by bit.
 OVERLAP_S = 600
-_PURGE_EVERY_S = 3600
-_DAY_S = 86_400
 # So many entries are fetched and settled at a time.
 _BATCH = 2000
 _SETTLE = 200
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """A round makes none; looking for them would visit all its records again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+class Horizon(NamedTuple):
+    """How far back the agent looks, and how much of what ended it keeps for people to look at.
+
+    Attributes:
+        lookback_s: How far back a round looks when the store knows nothing.
+        kept_s: All documents that ended within so many seconds are kept although no round needs them.
+        kept: And so many of those that ended before, the newest.
+    """
+
+    lookback_s: float
+    kept_s: float = 0.0
+    kept: int = 2000
 
 
 class Collector:
@@ -27,19 +52,18 @@ class Collector:
 
     Args:
         rules: What the operator decided; may be replaced between rounds.
-        lookback_s: How far back a round looks when the store knows nothing.
+        horizon: May be replaced between rounds, too.
     """
 
-    def __init__(self, flow: Flow, source: Source, rules: Any, lookback_s: float, around: Surroundings) -> None:
+    def __init__(self, flow: Flow, source: Source, rules: Any, horizon: Horizon, around: Surroundings) -> None:
         self.flow = flow
         self.rules = rules
-        self.lookback_s = lookback_s
+        self.horizon = horizon
         self._source = source
         self._outbox, self._clock, self._observer, self._wake, _ = around
         self._failed = False
         self._just_started = True
         self._hold_until = 0
-        self._purged_at = 0.0
         self._note: str | None = None
 
     def plan(self) -> Plan:
@@ -51,9 +75,9 @@ class Collector:
         began = time.monotonic()
         now = int(self._clock.now())
         try:
-            plan, ask = self._decide(now)
+            with _no_cycles():
+                plan, ask = self._decide(now)
             self._outbox.record(self.flow.name, self.flow.sinks, plan, self._clock.now(), self._checkpoint(ask))
-            self._purge(now)
         except CvagentError as error:
             self._skip(error)
             return None
@@ -62,6 +86,7 @@ class Collector:
         if plan.changes:
             for sink in self.flow.sinks:
                 self._wake(sink)
+        self._forget(ask)
         return plan
 
     def _decide(self, now: int) -> tuple[Plan, Ask]:
@@ -73,9 +98,9 @@ class Collector:
 
     def _since(self, now: int, read_until: int | None) -> int:
         if read_until is None:
-            return int(now - self.lookback_s)
+            return int(now - self.horizon.lookback_s)
         # A clock that was set back must not leave a window that ends before it begins.
-        return int(max(min(read_until, now) - OVERLAP_S, now - max(self.lookback_s, OVERLAP_S)))
+        return int(max(min(read_until, now) - OVERLAP_S, now - max(self.horizon.lookback_s, OVERLAP_S)))
 
     def _checkpoint(self, ask: Ask) -> int:
         """How far reading has come: not further for a while after a failed round, or when the agent was away."""
@@ -83,6 +108,13 @@ class Collector:
             self._hold_until = ask.now + OVERLAP_S
         self._failed = self._just_started = False
         return ask.now if ask.now >= self._hold_until else ask.since + OVERLAP_S
+
+    def _forget(self, ask: Ask) -> None:
+        ended_before = int(min(ask.since, ask.now - self.horizon.kept_s))
+        try:
+            self._outbox.purge(self.flow.sinks, ended_before, self.horizon.kept)
+        except CvagentError as error:
+            log.warning("%s: old documents stay for now: %s", self.flow.name, error)
 
     def _skip(self, error: CvagentError) -> None:
         log.warning("round of %s skipped, nothing changed: %s", self.flow.name, error)
@@ -99,11 +131,6 @@ class Collector:
             log.error("%s: %s", self.flow.name, plan.refusal)
         if plan.changes:
             log.info("%s: %d changes, %d as they should be", self.flow.name, len(plan.changes), plan.unchanged)
-
-    def _purge(self, now: int) -> None:
-        if now - self._purged_at >= _PURGE_EVERY_S:
-            self._outbox.purge(int(now - max(self.lookback_s, _DAY_S) - OVERLAP_S))
-            self._purged_at = now
 
 
 class Courier:

@@ -87,8 +87,8 @@ class Outbox(Protocol):
         """Forget entries that are pending or set aside; return how many. The next round may decide them anew."""
         ...
 
-    def purge(self, ended_before: int) -> int:
-        """Forget accepted documents that ended before this epoch second; return how many."""
+    def purge(self, sinks: Sequence[str], ended_before: int, keep: int) -> int:
+        """Forget accepted documents that ended before this epoch second, but for the `keep` newest; return how many."""
         ...
 
 

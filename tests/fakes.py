@@ -283,9 +283,9 @@ def a_document(key: str = "1@lab", **changes: object) -> JobConfig:
 def an_observation(at: int, live: Iterable[Run] = (), accounted: Iterable[Run] = (), **fields: object) -> Observation:
     """What Slurm said; each accounted run counts as earlier for the others of its job."""
     told = {run.identity: run for run in accounted}
-    earlier: dict[int, frozenset[int]] = {}
+    earlier: dict[int, tuple[int, ...]] = {}
     for job_id, submitted_at in told:
-        earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
+        earlier[job_id] = (*earlier.get(job_id, ()), submitted_at)
     given = {"since": 0, "accounting": True, "earlier": earlier} | fields
     return Observation(at=at, live={run.identity: run for run in live}, accounted=told, **given)  # type: ignore[arg-type]
 

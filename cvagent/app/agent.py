@@ -14,11 +14,13 @@ import sdnotify
 
 from cvagent import __version__, logs
 from cvagent.api.bill import Bill, Metered, Served
+from cvagent.app import memory
 from cvagent.app.build import (
     SystemClock,
     flows_for,
     interval_s,
     make_board,
+    make_horizon,
     make_sinks,
     make_source,
     open_outbox,
@@ -82,7 +84,7 @@ class Agent:
                 flow,
                 make_source(flow, settings, self._metered, self._outbox),
                 rules_for(flow.name, settings, self._cluster.name, force=force),
-                settings.lookback_h * 3600,
+                make_horizon(settings, self._outbox),
                 around,
             )
             for flow in self._flows
@@ -105,6 +107,7 @@ class Agent:
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. SIGHUP reads filters, intervals and secrets again."""
+        memory.hoard_nothing()
         signal.signal(signal.SIGTERM, self._on_stop)
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
@@ -115,10 +118,10 @@ class Agent:
             self._scheduler.add(courier.sink.name, courier.run, _DELIVER_EVERY_S)
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
+        server = self._serve()
         self._scheduler.start()
         if self._notes:
             self._notes.start()
-        server = self._serve()
         sdnotify.SystemdNotifier().notify("READY=1")
         log.info("cvagent %s: %s, cluster %s", __version__, self._settings.mode, self._cluster.name)
         self._stop.wait()
@@ -128,6 +131,7 @@ class Agent:
     def _turn(self, collector: Collector) -> None:
         """One round; then the next is due sooner or later, as slurmctld can bear it."""
         plan = collector.round()
+        memory.give_back()
         if self._notes and collector.flow.name == NOTED_FLOW:
             self._notes.looked(plan)
         before = self._pace.stretch
@@ -240,7 +244,7 @@ class Agent:
             courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
         for collector in self._collectors:
             collector.rules = rules_for(collector.flow.name, settings, self._cluster.name)
-            collector.lookback_s = settings.lookback_h * 3600
+            collector.horizon = make_horizon(settings, self._outbox)
         self._settings = settings
         self._keep_pace()
         log.info("SIGHUP: filters, intervals, log level and secrets were read again")

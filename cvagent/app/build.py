@@ -14,6 +14,7 @@ from cvagent.clients.slurm import Slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.flows import Flow, flows_of
+from cvagent.loops import Horizon
 from cvagent.ports import Source
 from cvagent.push.jobs import JobRules
 from cvagent.push.nodes import NodeRules
@@ -27,6 +28,7 @@ from cvagent.sources.slurm_nodes import ClusterNodes
 from cvagent.store.outbox import SqlOutbox
 
 _STALE_ROUNDS = 3
+_DAY_S = 86_400.0
 
 
 class SystemClock:
@@ -160,6 +162,12 @@ def _cloudvision(settings: Settings) -> CloudVision:
 
 def _with_cluster(settings: Settings) -> bool:
     return settings.node_key == "node@cluster"
+
+
+def make_horizon(settings: Settings, outbox: SqlOutbox) -> Horizon:
+    """How far back to look, and what to keep: more in a store that lasts than in one in memory."""
+    lookback_s = settings.lookback_h * 3600
+    return Horizon(lookback_s, 0.0 if outbox.in_memory else max(lookback_s, _DAY_S))
 
 
 def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:

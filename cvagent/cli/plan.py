@@ -10,7 +10,7 @@ import msgspec
 from cvagent.app import SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
 from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.flows import Flow
-from cvagent.loops import Collector
+from cvagent.loops import Collector, Horizon
 from cvagent.model import Change, Document, Plan, utc
 from cvagent.ports import Outbox, Surroundings
 from cvagent.settings import Settings, load_settings
@@ -45,7 +45,7 @@ def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
         around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())
         facts = outbox if isinstance(outbox, SqlOutbox) else SqlOutbox("sqlite://", cluster.name)
         source = make_source(flow, settings, cluster.runner, facts, asks=False)
-        return Collector(flow, source, rules, settings.lookback_h * 3600, around).plan()
+        return Collector(flow, source, rules, Horizon(settings.lookback_h * 3600), around).plan()
 
     try:
         return against(seen_from_outside(settings, cluster.name))  # type: ignore[arg-type] # a plan only looks

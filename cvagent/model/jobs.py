@@ -90,7 +90,7 @@ class Observation(Struct, frozen=True):
         at: Epoch seconds when asking began.
         live: Runs that slurmctld holds, running or ended a short while ago; pending ones are left out.
         accounted: Runs that accounting told of: those that ended since `since`, and those asked for by id.
-        earlier: For a job id, the submit times of the runs that accounting told of.
+        earlier: For a job id, the submit times of the runs that accounting told of, ascending.
         since: Ended runs with an end before this were not looked for.
         accounting: False when the cluster keeps none: ends are then seen in slurmctld alone.
         unfinished: Runs that accounting has half a record of so far: they are not lost, and not told yet.
@@ -99,7 +99,7 @@ class Observation(Struct, frozen=True):
     at: int
     live: Mapping[Identity, Run]
     accounted: Mapping[Identity, Run]
-    earlier: Mapping[int, frozenset[int]]
+    earlier: Mapping[int, tuple[int, ...]]
     since: int
     accounting: bool
     unfinished: frozenset[Identity] = frozenset()

@@ -5,9 +5,9 @@ from slurmctld, or, when neither shows it for some rounds, is inferred. A run th
 """
 
 import re
-from collections.abc import Iterator, Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
+from itertools import chain
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -52,16 +52,19 @@ class JobRules(Struct, frozen=True):
 
 def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> Plan:
     """Compare what Slurm says with what is known, and say what must change."""
+    ended = {identity: run for identity, run in observed.accounted.items() if run.ended_at is not None}
+    # One run per identity: accounting's end beats all that slurmctld says, its word that a run is running nothing.
     changes = _Changes(observed, known, rules)
-    for run in _runs(observed, known):
-        changes.follow(run)
-    open_items = {identity: item for identity, item in known.items() if item.document.ended_at is None}
-    lost = [item for identity, item in open_items.items() if _is_lost(identity, observed)]
+    changes.follow({**observed.live, **ended}.values())
+    lost = [item for item in changes.gone.values() if _is_lost(item.document, observed)]
     ends = [changes.infer(item) for item in overdue(lost, rules)]
     runaways = [change for run in observed.accounted.values() for change in changes.runaway(run)]
     ends += runaways
-    open_runs = len(open_items or observed.live) + len(runaways)
-    withheld = refusal(len(ends), open_runs, rules, "running jobs are no longer shown by Slurm: their ends are")
+    withheld = None
+    if ends:
+        open_runs = sum(item.document.ended_at is None for item in known.values()) or len(observed.live)
+        what = "running jobs are no longer shown by Slurm: their ends are"
+        withheld = refusal(len(ends), open_runs + len(runaways), rules, what)
     return Plan(
         changes=changes.made if withheld else [*changes.made, *ends],
         absences=absences(known.values(), lost, observed.at),
@@ -79,19 +82,32 @@ class _Changes:
     def __init__(self, observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> None:
         self.made: list[Change] = []
         self.unchanged = 0
+        self.gone = dict(known)
         self._observed = observed
         self._known = known
         self._rules = rules
+        self._new: list[Run] = []
 
-    def follow(self, run: Run) -> None:
-        """Add what this run needs."""
-        item = self._known.get(run.identity)
-        if item is None:
-            self._begin(run)
-        elif _stands(item.document, run) or (after := _updated(item.document, run)) == item.document:
+    def follow(self, runs: Iterable[Run]) -> None:
+        """Add what these runs need. What is known and not among them stays in `gone`."""
+        for run in runs:
+            item = self.gone.pop(run.identity, None)
+            if item is None:
+                self._new.append(run)
+            elif _stands(item.document, run):
+                self.unchanged += 1
+            elif run.ended_at is not None or _may_be_told(run, self._observed.since):
+                self._update(item.document, run)
+        for run in self._new:
+            if _may_be_told(run, self._observed.since):
+                self.made += [Change(None, document, "new") for document in self._documents(run)]
+
+    def _update(self, document: JobConfig, run: Run) -> None:
+        after = _updated(document, run)
+        if after == document:
             self.unchanged += 1
         else:
-            self.made.append(Change(item.document, after, "ended" if after.ended_at else "changed"))
+            self.made.append(Change(document, after, "ended" if after.ended_at else "changed"))
 
     def infer(self, item: Known[JobConfig]) -> Change:
         """The end of a run that Slurm no longer shows."""
@@ -113,9 +129,6 @@ class _Changes:
         if self._observed.since <= (run.started_at or 0) < self._observed.at - _GRACE_S:
             for document in self._documents(run):
                 yield self.infer(Known(document))._replace(before=None)
-
-    def _begin(self, run: Run) -> None:
-        self.made += [Change(None, document, "new") for document in self._documents(run)]
 
     def _documents(self, run: Run) -> Iterator[JobConfig]:
         """What a sink is to know about a run that the store does not know; nothing while it cannot be told."""
@@ -161,27 +174,24 @@ class _Changes:
 
     def _submissions(self, job_id: int) -> set[int]:
         """Submit times of all runs of a job that anybody knows of."""
-        seen = {at for at in (self._one.get(job_id),) if at is not None}
-        return seen | self._others.get(job_id, set()) | self._observed.earlier.get(job_id, frozenset())
+        return self._times.get(job_id, set()).union(self._observed.earlier.get(job_id, ()))
 
     @cached_property
     def _keys(self) -> set[str]:
-        return {item.document.key for item in self._known.values()}
+        return {
+            item.document.key
+            for job_id, times in self._times.items()
+            for at in times
+            if (item := self._known.get(Identity(job_id, at)))
+        }
 
     @cached_property
-    def _seen(self) -> AbstractSet[Identity]:
-        return self._known.keys() | self._observed.live.keys()
-
-    @cached_property
-    def _one(self) -> dict[int, int]:
-        """The submit time of one run of each job: nearly all jobs have no other."""
-        return dict(self._seen)
-
-    @cached_property
-    def _others(self) -> dict[int, set[int]]:
-        """The submit times of the other runs of a job."""
+    def _times(self) -> dict[int, set[int]]:
+        """The submit times of all runs, known or new, of the jobs that have one that is new or gone: of few."""
+        new = [run.identity for run in self._new]
+        asked = {job_id for job_id, _ in chain(self.gone, new, self._observed.accounted)}
         times: dict[int, set[int]] = {}
-        for job_id, submitted_at in self._seen - self._one.items():
+        for job_id, submitted_at in chain((run for run in self._known if run[0] in asked), new):
             times.setdefault(job_id, set()).add(submitted_at)
         return times
 
@@ -193,17 +203,6 @@ def job_key(job_id: int, restarts: int, cluster: str) -> str:
     ('4711@lab', '4711.2@lab')
     """
     return f"{job_id}.{restarts}@{cluster}" if restarts else f"{job_id}@{cluster}"
-
-
-def _runs(observed: Observation, known: Mapping[Identity, Known[JobConfig]]) -> Iterator[Run]:
-    """One run per identity that says something: accounting's end beats all that slurmctld says.
-
-    That accounting calls a run running proves nothing: only slurmctld's word counts for that.
-    """
-    ended = {identity: run for identity, run in observed.accounted.items() if run.ended_at is not None}
-    for run in (*(run for identity, run in observed.live.items() if identity not in ended), *ended.values()):
-        if _may_be_told(run, observed.since) or (run.ended_at is not None and run.identity in known):
-            yield run
 
 
 def _may_be_told(run: Run, since: int) -> bool:
@@ -247,10 +246,11 @@ def _updated(document: JobConfig, run: Run) -> JobConfig:
     )
 
 
-def _is_lost(identity: Identity, observed: Observation) -> bool:
-    run = observed.accounted.get(identity)
-    told = run is not None and (run.ended_at is not None or run.word not in SLURM_STATES)
-    return not told and identity not in observed.live and identity not in observed.unfinished
+def _is_lost(document: JobConfig, observed: Observation) -> bool:
+    """Whether a run that slurmctld does not hold is not shown to have ended either."""
+    run = observed.accounted.get(document.identity)
+    told = run is not None and run.word not in SLURM_STATES
+    return not told and document.ended_at is None and document.identity not in observed.unfinished
 
 
 def _unknown_words(observed: Observation) -> list[str]:

@@ -4,11 +4,13 @@ At most one squeue and two sacct calls a round, however many jobs there are.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 from msgspec.structs import replace
 
 from cvagent.clients.slurm import Slurm, SlurmConfig
-from cvagent.model import OVER, Ask, Identity, Observation, Run
+from cvagent.model import OVER, Ask, Identity, Known, Observation, Run
 
 # slurmctld's clock may be ahead of ours.
 _AHEAD_S = 60
@@ -27,7 +29,7 @@ class SlurmJobs:
         self._config: SlurmConfig | None = None
         self._config_at = 0
         # Submit times by job id, for the jobs of the last round.
-        self._earlier: Mapping[int, frozenset[int]] = {}
+        self._earlier: Mapping[int, tuple[int, ...]] = {}
         # Ids of jobs that accounting called running while slurmctld did not hold them: is that so in a while?
         self._doubtful: set[int] = set()
 
@@ -38,7 +40,9 @@ class SlurmJobs:
         ended: list[Run] = []
         if accounting:
             ended = self._slurm.ended_jobs(ask.since, ask.now + _AHEAD_S, all_states=ask.cold)
-            job_ids = _left_open(ask, live, ended) | self._unnumbered(ask, live, ended) | self._doubtful
+            gone, new = _compare(live, ask.known)
+            new += [run for run in ended if run.identity not in ask.known]
+            job_ids = _left_open(gone, ended, ask.now) | self._unnumbered(new, ask) | self._doubtful
             ended += self._slurm.jobs_by_id(sorted(job_ids)) if job_ids else []
         observation = _observation(ask, live, ended, self._earlier, accounting=accounting)
         self._earlier = observation.earlier
@@ -54,13 +58,12 @@ class SlurmJobs:
         asked = self._slurm.jobs_by_id(sorted(job_ids)) if accounting else []
         return _observation(ask, live, asked, {}, accounting=accounting)
 
-    def _unnumbered(self, ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
+    def _unnumbered(self, new: Iterable[Run], ask: Ask) -> set[int]:
         """Ids of new runs that may be the second of their job or a later one: all runs of a job number each."""
         return {
             run.identity.job_id
-            for run in (*live.values(), *ended)
-            if run.identity not in ask.known
-            and run.identity.submitted_at not in self._earlier.get(run.identity.job_id, ())
+            for run in new
+            if run.identity.submitted_at not in self._earlier.get(run.identity.job_id, ())
             and (not ask.cold or _may_be_restart(run, ask.since))
         }
 
@@ -74,15 +77,17 @@ def _observation(
     ask: Ask,
     live: Mapping[Identity, Run],
     ended: Iterable[Run],
-    before: Mapping[int, frozenset[int]],
+    before: Mapping[int, tuple[int, ...]],
     *,
     accounting: bool,
 ) -> Observation:
     told = list(ended)
     accounted = _unresized(run for run in told if _is_whole(run, ask.now))
-    earlier = {job_id: before[job_id] for job_id, _ in (*live, *accounted) if job_id in before}
+    present = {job_id for job_id, _ in chain(live, accounted)}
+    earlier = {job_id: times for job_id, times in before.items() if job_id in present}
     for job_id, submitted_at in accounted:
-        earlier[job_id] = earlier.get(job_id, frozenset()) | {submitted_at}
+        if submitted_at not in (told_before := earlier.get(job_id, ())):
+            earlier[job_id] = tuple(sorted((*told_before, submitted_at)))
     return Observation(
         at=ask.now,
         live=live,
@@ -99,24 +104,29 @@ def _is_whole(run: Run, now: int) -> bool:
     return bool(run.partition) or (run.ended_at or 0) < now - _WHOLE_AFTER_S
 
 
-def _left_open(ask: Ask, live: Mapping[Identity, Run], ended: Iterable[Run]) -> set[int]:
+def _compare(
+    live: Mapping[Identity, Run], known: Mapping[Any, Known[Any]]
+) -> tuple[dict[Identity, Known[Any]], list[Run]]:
+    """What is known and gone from slurmctld, or about to go; and what is new there. In one pass: most is neither."""
+    gone, new = dict(known), []
+    for identity, run in live.items():
+        item = gone.pop(identity, None)
+        if item is None:
+            new.append(run)
+        elif run.word == "COMPLETING":  # it is over: accounting knows how it ended long before its nodes are clean
+            gone[identity] = item
+    return gone, new
+
+
+def _left_open(gone: Mapping[Identity, Known[Any]], ended: Iterable[Run], now: int) -> set[int]:
     """Ids of open runs that neither list shows."""
-    over = {run.identity for run in ended if run.word in OVER and _is_whole(run, ask.now)}
-    return {
-        identity.job_id
-        for identity, item in ask.known.items()
-        if item.is_open and identity not in over and _is_gone(live.get(identity))
-    }
+    over = {run.identity for run in ended if run.word in OVER and _is_whole(run, now)}
+    return {identity.job_id for identity, item in gone.items() if item.is_open and identity not in over}
 
 
 def _is_doubtful(run: Run, ask: Ask, live: Mapping[Identity, Run]) -> bool:
     known_or_live = run.identity in ask.known or run.identity in live
     return not known_or_live and run.ended_at is None and (run.started_at or 0) >= ask.since
-
-
-def _is_gone(run: Run | None) -> bool:
-    """A completing job is over, and accounting knows how it ended long before its nodes are clean."""
-    return run is None or run.word == "COMPLETING"
 
 
 def _may_be_restart(run: Run, since: int) -> bool:

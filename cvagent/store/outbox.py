@@ -29,7 +29,7 @@ from cvagent.model import (
     Row,
 )
 from cvagent.store.facts import SqlFacts
-from cvagent.store.tables import WAITING, Status, checkpoints, documents, open_engine
+from cvagent.store.tables import WAITING, Status, checkpoints, documents, is_in_memory, open_engine
 
 _decode = msgspec.json.Decoder(Document).decode
 _encode = msgspec.json.Encoder().encode
@@ -56,6 +56,7 @@ class SqlOutbox:
     def __init__(self, url: str, cluster: str) -> None:
         self._engine = open_engine(url)
         self._cluster = cluster
+        self.in_memory = is_in_memory(self._engine.url)
         # SQLite has one writer, and in memory one connection; on PostgreSQL a round and a delivery that touch the
         # same rows in another order would block each other. Rows are written in the order of their keys for the
         # sake of other processes.
@@ -164,11 +165,19 @@ class SqlOutbox:
         with self._transaction() as connection:
             return connection.execute(delete(documents).where(*self._waiting(sink, keys))).rowcount
 
-    def purge(self, ended_before: int) -> int:
+    def purge(self, sinks: Sequence[str], ended_before: int, keep: int) -> int:
         """See `ports.Outbox`."""
-        done = (_columns.status == Status.ACCEPTED, _columns.watched_until < ended_before)
         with self._transaction() as connection:
-            return connection.execute(delete(documents).where(_columns.cluster == self._cluster, *done)).rowcount
+            return sum(self._purge(connection, sink, ended_before, keep) for sink in sinks)
+
+    def _purge(self, connection: Connection, sink: str, ended_before: int, keep: int) -> int:
+        old = (*self._of(sink), _columns.watched_until < ended_before)
+        newest_first = select(_columns.watched_until).where(*old).order_by(_columns.watched_until.desc())
+        newest = connection.execute(newest_first.offset(keep).limit(1)).scalar()
+        if newest is None:
+            return 0
+        gone = delete(documents).where(*old, _columns.watched_until <= newest, _columns.status == Status.ACCEPTED)
+        return connection.execute(gone).rowcount
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -124,16 +124,27 @@ def _parsed(url: str) -> URL:
         ) from None
 
 
+def is_in_memory(url: URL) -> bool:
+    """Whether what is stored is gone with the process."""
+    return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
+
+
 def _engine(url: URL) -> Engine:
     if url.drivername != "sqlite":
         return create_engine(url, pool_pre_ping=True)
-    if url.database in {None, "", ":memory:"}:
+    if is_in_memory(url):
         # Each connection would be a database of its own.
         engine = create_engine(url, poolclass=StaticPool, connect_args={"check_same_thread": False})
+        sql_event.listen(engine, "connect", _give_back)
     else:
         engine = create_engine(url)
     sql_event.listen(engine, "connect", _tune_sqlite)
     return engine
+
+
+def _give_back(connection: object, _record: object) -> None:
+    """Memory that rows took is free again once they are deleted."""
+    connection.execute("PRAGMA auto_vacuum = FULL")  # type: ignore[attr-defined]
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

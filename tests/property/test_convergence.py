@@ -12,7 +12,7 @@ from slurm_model import FINAL, SlurmModel, Truth
 
 from cvagent.clients.slurm import Slurm
 from cvagent.flows import FLOWS
-from cvagent.loops import Collector, Courier
+from cvagent.loops import Collector, Courier, Horizon
 from cvagent.model import Deferred, State
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
@@ -48,7 +48,7 @@ class Convergence(RuleBasedStateMachine):
     def start_agent(self) -> None:
         around = Surroundings(self.outbox, self.clock, FakeObserver(), lambda _name: None, Event())
         self.source = SlurmJobs(Slurm(self.slurm.commands, timeout_s=10))
-        self.collector = Collector(FLOWS[0], self.source, RULES, LOOKBACK_S, around)
+        self.collector = Collector(FLOWS[0], self.source, RULES, Horizon(LOOKBACK_S, 0, 0), around)
         self.courier = Courier(self.sink, BACKOFF_CAP_S, around)
 
     # What Slurm does.

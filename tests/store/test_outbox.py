@@ -234,7 +234,7 @@ def test_clusters_share_a_database_and_do_not_see_each_other(durable):
         assert other.known(SINK, 0) == {}
         assert other.checkpoint("jobs") is None
         assert other.rows(SINK) == due(other) == []
-        assert (other.retry(SINK, []), other.drop(SINK, []), other.purge(2**40)) == (0, 0, 0)
+        assert (other.retry(SINK, []), other.drop(SINK, []), other.purge([SINK], 2**40, 0)) == (0, 0, 0)
         write(other, ENDED, checkpoint=900)
         assert lab.known(SINK, 0) == {RUNNING.identity: Known(RUNNING)}
         assert lab.checkpoint("jobs") == 500
@@ -290,8 +290,8 @@ def test_purge_forgets_what_was_accepted_and_ended_long_ago(outbox):
     outcomes = {"1@lab": Accepted(), "2@lab": Accepted(), "3@lab": Refused("400")}
     outbox.settle(SINK, [(entry, outcomes[entry.key], 0.0) for entry in due(outbox)], 1001.0)
     write(outbox, pending)
-    assert outbox.purge(200) == 0
-    assert outbox.purge(201) == 1
+    assert outbox.purge([SINK], 200, 0) == 0
+    assert outbox.purge([SINK], 201, 0) == 1
     assert statuses(outbox) == {"2@lab": "accepted", "3@lab": "set_aside", "4@lab": "pending"}
 
 
@@ -449,6 +449,6 @@ def test_nodes_are_held_as_jobs_are(outbox):
     for entry in due(outbox):
         settle(outbox, entry, Accepted())
     assert set(outbox.known(SINK, 501)) == {"n2"}
-    assert outbox.purge(501) == 1
+    assert outbox.purge([SINK], 501, 0) == 1
     write(outbox, a_node("n1"))
     assert [entry.document for entry in due(outbox)] == [a_node("n1")]

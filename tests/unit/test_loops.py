@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cvagent.errors import CommandFailed, StoreError
 from cvagent.flows import FLOWS
-from cvagent.loops import OVERLAP_S, Collector, Courier, backoff_s
+from cvagent.loops import OVERLAP_S, Collector, Courier, Horizon, backoff_s
 from cvagent.model import Absence, Accepted, Change, Deferred, Due, Identity, Known, Plan, Refused, Run, State
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
@@ -20,6 +20,7 @@ from cvagent.store.outbox import SqlOutbox
 SINK = "cloudvision_jobs"
 START = 1_000_000
 LOOKBACK_S = 86_400
+HORIZON = Horizon(LOOKBACK_S)
 ANY = re.compile("")
 RULES = JobRules("lab", name_filter=ANY, partition_filter=ANY)
 DOWN = Deferred("503", everything=True)
@@ -38,8 +39,8 @@ class World:
         self.sink = FakeSink(SINK)
         self.around = Surroundings(outbox, self.clock, self.observer, self.woken.append, self.stop)
 
-    def collector(self, source) -> Collector:
-        return Collector(FLOWS[0], source, RULES, LOOKBACK_S, self.around)
+    def collector(self, source, horizon=HORIZON) -> Collector:
+        return Collector(FLOWS[0], source, RULES, horizon, self.around)
 
     def courier(self, cap_s=0.0) -> Courier:
         return Courier(self.sink, cap_s, self.around)
@@ -113,7 +114,7 @@ def test_a_store_that_does_not_answer_skips_the_round(world):
 
     with closing(Broken("sqlite://", "lab")) as outbox:
         collector = Collector(
-            FLOWS[0], FakeSource(an_observation(START)), RULES, LOOKBACK_S, world.around._replace(outbox=outbox)
+            FLOWS[0], FakeSource(an_observation(START)), RULES, HORIZON, world.around._replace(outbox=outbox)
         )
         assert collector.round() is None
     assert [str(error) for error in world.observer.skipped] == ["the store does not answer"]
@@ -192,8 +193,37 @@ def test_old_documents_are_purged_and_young_ones_stay(world):
     )
     world.write(old, young)
     world.courier().run()
-    world.collector(FakeSource(an_observation(START))).round()
+    world.collector(FakeSource(an_observation(START)), Horizon(LOOKBACK_S, 86_400, 0)).round()
     assert set(world.statuses()) == {"2@lab"}
+
+
+def test_what_no_round_needs_is_forgotten_but_for_the_newest(world):
+    world.write(*(a_document(f"{job}@lab", state=State.COMPLETED, ended_at=START - 9_000 + job) for job in range(1, 6)))
+    world.courier().run()
+    world.outbox.record("jobs", [SINK], Plan(), START, START)
+    world.collector(FakeSource(an_observation(START)), Horizon(LOOKBACK_S, 0, 2)).round()
+    assert set(world.statuses()) == {"4@lab", "5@lab"}
+
+
+def test_what_may_still_be_asked_about_is_not_forgotten(world):
+    running, late = a_document("1@lab"), a_document("2@lab", state=State.COMPLETED, ended_at=START - OVERLAP_S)
+    world.write(running, late)
+    world.courier().run()
+    world.outbox.record("jobs", [SINK], Plan(), START, START)
+    world.collector(FakeSource(an_observation(START)), Horizon(LOOKBACK_S, 0, 0)).round()
+    assert set(world.statuses()) == {"1@lab", "2@lab"}
+
+
+def test_a_round_counts_when_only_forgetting_failed(world, caplog):
+    class Hoarding(SqlOutbox):
+        def purge(self, *_args):
+            raise StoreError("the store does not answer")
+
+    with closing(Hoarding("sqlite://", "lab")) as outbox:
+        around = world.around._replace(outbox=outbox)
+        assert Collector(FLOWS[0], FakeSource(an_observation(START)), RULES, HORIZON, around).round() is not None
+    assert world.observer.skipped == []
+    assert "old documents stay for now: the store does not answer" in caplog.text
 
 
 def test_what_is_due_is_delivered(world):
