@@ -25,6 +25,7 @@ _MAX_PAGES = 10_000
 
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _SUCCESS = range(200, 300)
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _PORTS = {"https": 443, "http": 80}
 
 Query = Mapping[str, str | Sequence[str]]
@@ -96,7 +97,7 @@ class Portal:
             Conflict: 409.
             Retryable, Permanent: As their statuses mean.
         """
-        content = b"" if body is None else msgspec.json.encode(body)
+        content = b"" if body is None else _encode(body)
         answer = self._ask("POST", _url(path), content, _MAX_SINGLE)
         if wrong := _failure(answer):
             raise wrong

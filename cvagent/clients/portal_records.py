@@ -11,6 +11,7 @@ from msgspec import Struct
 from cvagent.errors import Unreadable
 from cvagent.model.orders import (
     Association,
+    KeptUsage,
     Listing,
     Offering,
     OfferingComponent,
@@ -118,6 +119,11 @@ def association(raw: Raw) -> Association:
 def plan_period(raw: Raw) -> PlanPeriod:
     """Read a period of a resource's plan. Raises ValueError."""
     return PlanPeriod(_uuid(raw, "uuid"), _text(raw, "start"), _text(raw, "end"))
+
+
+def kept_usage(raw: Raw) -> KeptUsage:
+    """Read a figure that the portal keeps. Raises ValueError."""
+    return KeptUsage(_uuid(raw, "uuid"), _text(raw, "type"), _text(raw, "billing_period"))
 
 
 def offering(raw: Raw) -> Offering:

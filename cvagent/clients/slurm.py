@@ -5,11 +5,11 @@ cannot forge, split or hide one. Every field is asked for by name; none is taken
 Times are epoch seconds (`TZ=UTC SLURM_TIME_FORMAT=%s`, set by the runner).
 """
 
-import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from sys import intern
 from typing import NamedTuple
 
+from cvagent.clients.marked import lists, new_mark, number, split_rows
 from cvagent.clients.runner import Runner
 from cvagent.errors import Unreadable
 from cvagent.model import OVER, Identity, Run
@@ -28,10 +28,6 @@ _ENDED_STATES = (
 _ENDED_FIELDS = ("JobIDRaw", "State", "Submit", "Start", "End", "Partition", "NodeList", "JobName")
 # sacct refuses "uts" with fewer than seven digits.
 _ALL_TIMES = "uts1000000"
-# Linux allows 128 KiB for one argument.
-_MAX_ID_LIST = 100_000
-# So many of sacct's rows are taken apart at a time.
-_ROWS = 2000
 
 
 class SlurmConfig(NamedTuple):
@@ -76,7 +72,7 @@ class Slurm:
                 cluster=values["ClusterName"],
                 version=values.get("SLURM_VERSION", "unknown"),
                 accounting=values["AccountingStorageType"].endswith("slurmdbd"),
-                min_job_age_s=_number(values["MinJobAge"].removesuffix(" sec")),
+                min_job_age_s=number(values["MinJobAge"].removesuffix(" sec")),
                 private_data=tuple(values.get("PrivateData", "none").split(",")),
             )
         except (KeyError, ValueError) as error:
@@ -84,7 +80,7 @@ class Slurm:
 
     def live_jobs(self) -> list[Run]:
         """All jobs that slurmctld holds, pending ones left out: running, and ended within MinJobAge. One RPC."""
-        mark = _mark()
+        mark = new_mark()
         fields = ",".join(f"{field}:{FIELD}" for field in _LIVE_FIELDS[:-1]) + f",{_LIVE_FIELDS[-1]}:{mark}"
         text = self._ask(["squeue", "-h", "-a", "-r", "-t", _LIVE_STATES, "-O", fields])
         # Nearly all records are the same as last time: reading those again would cost more than squeue itself.
@@ -106,20 +102,16 @@ class Slurm:
 
     def jobs_by_id(self, job_ids: Sequence[int]) -> list[Run]:
         """Every run that accounting knows of these jobs, of any age. One call, unless the list is very long."""
-        return [job for ids in _id_lists(job_ids) for job in self._accounting(["-S", _ALL_TIMES, "-j", ids])]
+        return [job for ids in lists(job_ids) for job in self._accounting(["-S", _ALL_TIMES, "-j", ids])]
 
     def _accounting(self, which: Sequence[str]) -> list[Run]:
-        mark = _mark()
+        mark = new_mark()
         options = ["-n", "-a", "-X", "-D", "-p", f"--delimiter={mark}", "-o", ",".join(_ENDED_FIELDS)]
         text = self._ask(["sacct", *options, *which])
-        return [_ended(fields) for fields in _rows(text, mark, len(_ENDED_FIELDS))]
+        return [_ended(fields) for fields in split_rows(text, mark, len(_ENDED_FIELDS))]
 
     def _ask(self, command: Sequence[str]) -> str:
         return self._runner.run(command, timeout_s=self._timeout_s).decode(errors="replace")
-
-
-def _mark() -> str:
-    return f"\x1e{secrets.token_hex(8)}"
 
 
 def _records(text: str, end: str) -> list[str]:
@@ -129,23 +121,6 @@ def _records(text: str, end: str) -> list[str]:
     return records
 
 
-def _rows(text: str, mark: str, width: int) -> Iterator[list[str]]:
-    """Split sacct's rows: each of `width` fields ends with the mark, each row with a newline more."""
-    rest = text
-    while text:
-        *fields, rest = rest.split(mark, width * _ROWS)
-        if not fields or (len(fields) < width * _ROWS and rest != "\n"):
-            raise Unreadable("sacct printed half a record at the end of its answer")
-        if len(fields) % width:
-            raise Unreadable(f"sacct printed {len(fields)} fields, which is no multiple of the {width} asked for")
-        for first in range(0, len(fields), width):
-            row = fields[first : first + width]
-            row[0] = row[0].removeprefix("\n")
-            yield row
-        if rest == "\n":
-            return
-
-
 def _live(record: str) -> Run:
     """One record of squeue; the name comes last, as it may hold anything."""
     fields = record.split(FIELD, len(_LIVE_FIELDS) - 1)
@@ -153,9 +128,9 @@ def _live(record: str) -> Run:
         raise Unreadable(f"squeue printed a record of {len(fields)} fields where {len(_LIVE_FIELDS)} were asked for")
     job_id, word, submitted, started, ended, restarts, partition, nodes, name = fields
     try:
-        identity = Identity(_number(job_id), _number(submitted))
+        identity = Identity(number(job_id), number(submitted))
         end = _epoch(ended) if word in OVER else None
-        return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name, _number(restarts))
+        return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name, number(restarts))
     except ValueError as error:
         raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
 
@@ -166,18 +141,11 @@ def _ended(fields: list[str]) -> Run:
     # Just after the end of a job accounting may know its first node only; such a record has no partition yet.
     nodes = "" if hosts == "None assigned" or not partition else hosts
     try:
-        identity = Identity(_number(job_id), _number(submitted))
+        identity = Identity(number(job_id), number(submitted))
         end = _epoch(ended) if word in OVER else None
         return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name)
     except ValueError as error:
         raise Unreadable(f"sacct printed a job that cannot be read: {error}") from None
-
-
-def _number(text: str) -> int:
-    """Digits alone: Python would also read the task `16_4` as a number."""
-    if text.isascii() and text.isdigit():
-        return int(text)
-    raise ValueError(f"'{text[:40]}' is no number")
 
 
 def _epoch(text: str) -> int | None:
@@ -186,16 +154,4 @@ def _epoch(text: str) -> int | None:
     >>> _epoch("1772361000"), _epoch("Unknown"), _epoch("N/A")
     (1772361000, None, None)
     """
-    return None if text in {"Unknown", "N/A", "None", ""} else _number(text) or None
-
-
-def _id_lists(job_ids: Sequence[int]) -> Iterator[str]:
-    """Comma-separated ids, each list short enough for one argument."""
-    start, size = 0, 0
-    for index, job_id in enumerate(job_ids):
-        size += len(str(job_id)) + 1
-        if size > _MAX_ID_LIST:
-            yield ",".join(map(str, job_ids[start:index]))
-            start, size = index, 0
-    if start < len(job_ids):
-        yield ",".join(map(str, job_ids[start:]))
+    return None if text in {"Unknown", "N/A", "None", ""} else number(text) or None

@@ -7,9 +7,10 @@ from msgspec import Struct
 
 from cvagent.model.jobs import JobConfig
 from cvagent.model.nodes import NodeConfig
+from cvagent.model.usage import UsageReport
 
-Document = JobConfig | NodeConfig
-D = TypeVar("D", JobConfig, NodeConfig)
+Document = JobConfig | NodeConfig | UsageReport
+D = TypeVar("D", JobConfig, NodeConfig, UsageReport)
 
 
 class Absence(Struct, frozen=True, gc=False):

@@ -151,6 +151,19 @@ class PlanPeriod(NamedTuple):
     end: str
 
 
+class KeptUsage(NamedTuple):
+    """A figure that the portal keeps: of one component of one resource in one month.
+
+    Attributes:
+        type: The component's TRES.
+        billing_period: The month's first day, such as 2026-03-01.
+    """
+
+    uuid: str
+    type: str
+    billing_period: str
+
+
 class OfferingComponent(NamedTuple):
     """A component as the offering has it.
 

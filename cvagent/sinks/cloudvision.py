@@ -3,40 +3,16 @@
 What a document looks like on the wire is said by the sinks that build on it.
 """
 
-import logging
-import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from queue import SimpleQueue
 
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.wire import Token
-from cvagent.errors import Permanent, Retryable
-from cvagent.model import Accepted, Deferred, Document, Entry, Outcome, Refused
-
-log = logging.getLogger(__name__)
-
-_STOPPING = Deferred("not tried: the agent stops", everything=True)
-_MAX_TEXT = 300
-
-Told = tuple[Entry, Outcome]
-
-
-class _Work:
-    """Entries that the workers share.
-
-    Attributes:
-        halt: Why no further entry is begun; None while all is well.
-    """
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        self.todo = deque(entries)
-        self.told: SimpleQueue[Told] = SimpleQueue()
-        self.halt: Deferred | None = None
+from cvagent.errors import Retryable
+from cvagent.model import Accepted, Document, Entry
+from cvagent.sinks.side_by_side import SideBySide, Told, deferred, not_tried
 
 
 class CloudVisionSink(ABC):
@@ -51,10 +27,8 @@ class CloudVisionSink(ABC):
 
     def __init__(self, client: CloudVision, *, parallel: int = 8, batch_size: int = 500) -> None:
         self._client = client
-        self._parallel = parallel
         self._batch_size = self._batch = batch_size
-        self._workers = ThreadPoolExecutor(parallel, thread_name_prefix=self.name)
-        self._closing = threading.Event()
+        self._single = SideBySide(self.name, self.write_one, parallel)
 
     @abstractmethod
     def write_many(self, documents: Sequence[Document]) -> AbstractSet[str]:
@@ -67,12 +41,11 @@ class CloudVisionSink(ABC):
     def deliver(self, entries: Sequence[Entry]) -> Iterator[Told]:
         """Write each entry; yield each with its outcome as it is known."""
         left = yield from self._in_batches(deque(entries))
-        yield from self._singly(left)
+        yield from self._single.deliver(left)
 
     def close(self) -> None:
         """Let the writes under way end, defer what has not begun, and close the client."""
-        self._closing.set()
-        self._workers.shutdown()
+        self._single.close()
         self._client.close()
 
     def replace_token(self, token: Token) -> None:
@@ -82,15 +55,15 @@ class CloudVisionSink(ABC):
     def _in_batches(self, todo: deque[Entry]) -> Generator[Told, None, list[Entry]]:
         """Write what a batch can settle; return what must be written singly to get a definite answer."""
         singly: list[Entry] = []
-        while len(todo) > 1 and self._client.batches is not False and not self._closing.is_set():
+        while len(todo) > 1 and self._client.batches is not False and not self._single.closing.is_set():
             chunk = [todo.popleft() for _ in range(min(self._batch, len(todo)))]
             try:
                 singly += yield from self._batched(chunk)
             except Retryable as error:
                 self._batch = max(2, self._batch // 2)
-                halt = _deferred(error)
+                halt = deferred(error)
                 yield from ((entry, halt) for entry in chunk)
-                yield from ((entry, _not_tried(halt)) for entry in [*singly, *todo])
+                yield from ((entry, not_tried(halt)) for entry in [*singly, *todo])
                 return []
         return [*singly, *todo]
 
@@ -109,58 +82,3 @@ class CloudVisionSink(ABC):
             return list(chunk)
         yield from ((entry, Accepted()) for entry in chunk if entry.key not in failed)
         return [entry for entry in chunk if entry.key in failed]
-
-    def _singly(self, entries: Sequence[Entry]) -> Iterator[Told]:
-        """Write side by side; after a failure that concerns the server, no further ones begin."""
-        work = _Work(entries)
-        if not self._employ(work):
-            yield from ((entry, _STOPPING) for entry in entries)
-            return
-        try:
-            for _ in entries:
-                yield work.told.get()
-        finally:
-            work.todo.clear()
-
-    def _employ(self, work: _Work) -> bool:
-        """Whether anyone works on it; after close() nobody does."""
-        employed = False
-        with suppress(RuntimeError):
-            for _ in range(min(self._parallel, len(work.todo))):
-                self._workers.submit(self._write_on, work)
-                employed = True
-        return employed
-
-    def _write_on(self, work: _Work) -> None:
-        """Take the next entry until there is none."""
-        with suppress(IndexError):
-            while True:
-                entry = work.todo.popleft()
-                work.told.put((entry, self._write(entry, work)))
-
-    def _write(self, entry: Entry, work: _Work) -> Outcome:
-        if self._closing.is_set():
-            return _STOPPING
-        if work.halt:
-            return _not_tried(work.halt)
-        try:
-            self.write_one(entry.document)
-        except Retryable as error:
-            outcome = _deferred(error)
-            if error.everything:
-                work.halt = outcome
-            return outcome
-        except Permanent as error:
-            return Refused(str(error))
-        except Exception as error:
-            log.exception("%s: could not be written", entry.key)
-            return Refused(f"{type(error).__name__}: {error}"[:_MAX_TEXT])
-        return Accepted()
-
-
-def _deferred(error: Retryable) -> Deferred:
-    return Deferred(str(error), error.after_s, error.everything)
-
-
-def _not_tried(halt: Deferred) -> Deferred:
-    return halt._replace(reason=f"not tried: {halt.reason}")

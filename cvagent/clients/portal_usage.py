@@ -1,0 +1,120 @@
+"""Tells the portal what was used, in its dialect: of a resource in a month, and of each user."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cvagent.clients import portal_records as records
+from cvagent.clients.portal import Portal
+from cvagent.errors import Permanent, Retryable, SourceError
+from cvagent.model import utc
+from cvagent.model.usage import Month, UsageReport
+
+_USAGES = "marketplace-component-usages"
+# The oldest dialect knows three figures of a user.
+_OLDEST_FIELDS = {"cpu": "cpu_usage", "mem": "ram_usage", "gres/gpu": "gpu_usage"}
+
+Post = tuple[str, Mapping[str, Any]]
+
+
+class PortalUsage:
+    """Each call is absolute and may be repeated; each raises Retryable or Permanent."""
+
+    def __init__(self, portal: Portal) -> None:
+        self._portal = portal
+
+    def tell(self, report: UsageReport) -> None:
+        """Tell a resource's total, then what each user used of it."""
+        try:
+            if self._portal.dialect.dated:
+                self._tell_dated(report)
+            else:
+                self._tell_undated(report)
+        except SourceError as error:
+            raise Retryable(str(error)) from None
+
+    def _tell_dated(self, report: UsageReport) -> None:
+        date = self._date(report)
+        body = {"resource": report.resource, "date": date, "usages": _usages(report)}
+        self._portal.post(f"{_USAGES}/set_usage/", body)
+        shares: dict[str, list[object]] = defaultdict(list)
+        for user, amounts in report.users:
+            for component, amount in amounts:
+                shares[component].append({"username": user, "usage": amount, "date": date})
+        kept = self._kept(report)
+        self._post_each(
+            (f"{_USAGES}/{kept[component]}/set_user_usages/", {"usages": usages})
+            for component, usages in shares.items()
+        )
+
+    def _tell_undated(self, report: UsageReport) -> None:
+        raws = self._portal.get(f"{self._portal.dialect.resources}/{report.resource}/plan_periods/")
+        self._must_be_this_month(report)
+        periods = records.listing(raws or [], records.plan_period, "plan period").items
+        current = max((period for period in periods if not period.end), key=lambda period: period.start, default=None)
+        if current is None:
+            raise Permanent("the portal has no current plan period for this resource, and takes no usage without one")
+        self._portal.post(f"{_USAGES}/set_usage/", {"plan_period": current.uuid, "usages": _usages(report)})
+        self._post_each(self._users(report) if self._portal.dialect.decimals else _users_of_allocation(report))
+
+    def _users(self, report: UsageReport) -> Iterator[Post]:
+        kept = self._kept(report)
+        for user, amounts in report.users:
+            for component, amount in amounts:
+                yield f"{_USAGES}/{kept[component]}/set_user_usage/", {"username": user, "usage": amount}
+
+    def _post_each(self, posts: Iterable[Post]) -> None:
+        """Write all; a user whom the portal refuses keeps no other from being told of."""
+        refusals = [refusal for path, body in posts if (refusal := self._refusal(path, body))]
+        if refusals:
+            raise refusals[0]
+
+    def _refusal(self, path: str, body: Mapping[str, Any]) -> Permanent | None:
+        try:
+            self._portal.post(path, body)
+        except Permanent as error:
+            return error
+        return None
+
+    def _kept(self, report: UsageReport) -> Mapping[str, str]:
+        """The uuids under which the portal keeps the totals, by component."""
+        query = {"resource_uuid": report.resource, "billing_period": f"{report.month}-01"}
+        found = records.listing(self._portal.get_all(f"{_USAGES}/", query), records.kept_usage, "usage").items
+        kept = {usage.type: usage.uuid for usage in found if usage.billing_period.startswith(report.month)}
+        missing = [component for component, _ in report.total if component not in kept]
+        if missing:
+            raise Retryable(f"the portal does not show the usage of {', '.join(missing)} that it was told")
+        return kept
+
+    def _date(self, report: UsageReport) -> str:
+        """A time in the month: now by the portal's clock, or the month's last second."""
+        now, month = self._portal.date, _month(report)
+        return utc(int(now) if now and Month.of(now) == month else month.end - 1)
+
+    def _must_be_this_month(self, report: UsageReport) -> None:
+        """Without a date the month is the portal's own, known from its answer a moment ago."""
+        theirs, month = Month.of(self._portal.date or _month(report).start), _month(report)
+        if month < theirs:
+            raise Permanent(f"{month} is over at the portal, which takes usage of the current month alone")
+        if month > theirs:
+            raise Retryable(f"it is still {theirs} at the portal")
+
+
+def _month(report: UsageReport) -> Month:
+    year, month = report.month.split("-")
+    return Month(int(year), int(month))
+
+
+def _usages(report: UsageReport) -> list[object]:
+    return [
+        {"type": component, "amount": amount, "description": f"Slurm account {report.account}"}
+        for component, amount in report.total
+    ]
+
+
+def _users_of_allocation(report: UsageReport) -> Iterator[Post]:
+    year, month = _month(report)
+    for user, amounts in report.users:
+        figures = {_OLDEST_FIELDS[component]: amount for component, amount in amounts if component in _OLDEST_FIELDS}
+        body = {"username": user, "year": year, "month": month, **figures}
+        yield f"marketplace-slurm-remote/{report.resource}/set_usage/", body
