@@ -129,14 +129,12 @@ def kept_usage(raw: Raw) -> KeptUsage:
 def offering(raw: Raw) -> Offering:
     """Read an offering; components without a type are passed over. Raises ValueError."""
     found = raw.get("components")
-    listed = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-    components = (
-        OfferingComponent(
-            _text(one, "type"), _text(one, "name"), _text(one, "measured_unit"), _text(one, "billing_type")
-        )
-        for one in listed
-    )
-    return Offering(_uuid(raw, "uuid"), _text(raw, "name"), tuple(one for one in components if one.type))
+    listed = [_component(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    return Offering(_uuid(raw, "uuid"), _text(raw, "name"), tuple(one for one in listed if one.type))
+
+
+def _component(raw: Raw) -> OfferingComponent:
+    return OfferingComponent(*(_text(raw, field) for field in OfferingComponent._fields))
 
 
 def _owner(raw: Raw) -> Owner:

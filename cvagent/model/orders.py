@@ -172,6 +172,7 @@ class OfferingComponent(NamedTuple):
         billing_type: usage or limit, as a rule.
     """
 
+    uuid: str
     type: str
     name: str
     measured_unit: str
