@@ -1,6 +1,6 @@
 """The table. A line says what is read, who decides, and where it goes.
 
-    Slurm ─▶ clients ─▶ sources ─▶ push.plan_*(observed, known) ─▶ Plan ─▶ store ─▶ sinks ─▶ CloudVision
+    Slurm ─▶ clients ─▶ sources ─▶ push.plan_*(observed, known) ─▶ Plan ─▶ store ─▶ sinks ─▶ CloudVision, portal
 
 The scheduler runs `loops.collect` for each flow and `loops.deliver` for each sink. A mode selects flows.
 """
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cvagent.model import Known, Plan
 from cvagent.push.jobs import plan_jobs
 from cvagent.push.nodes import plan_nodes
+from cvagent.push.usage import plan_usage
 
 
 class Flow(NamedTuple):
@@ -33,6 +34,7 @@ class Flow(NamedTuple):
 FLOWS = (
     Flow("jobs", mode="push", source="slurm_jobs", plan=plan_jobs, sinks=("cloudvision_jobs",)),
     Flow("nodes", mode="push", source="slurm_nodes", plan=plan_nodes, sinks=("cloudvision_nodes",)),
+    Flow("usage", mode="push", source="slurm_usage", plan=plan_usage, sinks=("portal_usage",)),
 )
 
 
@@ -40,6 +42,6 @@ def flows_of(mode: str) -> tuple[Flow, ...]:
     """The flows that a mode runs: push, pull or both.
 
     >>> [flow.name for flow in flows_of("push")]
-    ['jobs', 'nodes']
+    ['jobs', 'nodes', 'usage']
     """
     return tuple(flow for flow in FLOWS if mode in {"both", flow.mode})

@@ -3,8 +3,10 @@
 `build` makes the parts, `agent` runs them together.
 """
 
+from cvagent.app.billing import Billing, make_portal
 from cvagent.app.build import (
     Cluster,
+    Means,
     SystemClock,
     flows_for,
     interval_s,
@@ -24,7 +26,9 @@ from cvagent.app.build import (
 )
 
 __all__ = [
+    "Billing",
     "Cluster",
+    "Means",
     "SystemClock",
     "flows_for",
     "interval_s",
@@ -33,6 +37,7 @@ __all__ = [
     "make_node_rules",
     "make_node_sink",
     "make_nodes",
+    "make_portal",
     "make_rules",
     "make_runner",
     "make_sink",

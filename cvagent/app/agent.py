@@ -15,7 +15,9 @@ import sdnotify
 from cvagent import __version__, logs
 from cvagent.api.bill import Bill, Metered, Served
 from cvagent.app import memory
+from cvagent.app.billing import Billing
 from cvagent.app.build import (
+    Means,
     SystemClock,
     flows_for,
     interval_s,
@@ -33,6 +35,7 @@ from cvagent.loops import Collector, Courier
 from cvagent.ports import Surroundings
 from cvagent.scheduler import Pace, Scheduler
 from cvagent.settings import Settings
+from cvagent.sinks.cloudvision import CloudVisionSink
 
 if TYPE_CHECKING:
     from cvagent.api.server import HttpServer
@@ -48,6 +51,8 @@ _STOP_S = 9.5
 # What the hook's notes are a reason to look at.
 NOTED_FLOW = "jobs"
 _BILL_EVERY_S = 300.0
+# Until the portal took it; then nothing is asked any more.
+_DECLARE_EVERY_S = 300.0
 
 
 class Agent:
@@ -69,20 +74,22 @@ class Agent:
         self._flows = flows_for(settings)
         self._cluster = reach_cluster(settings)
         self._outbox = open_outbox(settings, self._cluster.name)
-        self._sinks = make_sinks(settings, self._cluster.name, self._flows)
+        self._billing = Billing(settings)
+        self._sinks = make_sinks(settings, self._cluster.name, self._flows, self._billing)
         self._stop = threading.Event()
         # In a container commands run as its root.
         self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
         self._bill = Bill(str(self._uid), time.time())
         self._board = make_board(settings, self._flows, self._bill)
-        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 2)
+        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 3)
         self._metered = Metered(self._cluster.runner, self._note_command)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
+        means = Means(self._metered, self._outbox, self._billing)
         self._collectors = [
             Collector(
                 flow,
-                make_source(flow, settings, self._metered, self._outbox),
+                make_source(flow, settings, means),
                 rules_for(flow.name, settings, self._cluster.name, force=force),
                 make_horizon(settings, self._outbox),
                 around,
@@ -116,6 +123,8 @@ class Agent:
             self._scheduler.add(flow, partial(self._turn, collector), interval_s(flow, self._settings))
         for courier in self._couriers:
             self._scheduler.add(courier.sink.name, courier.run, _DELIVER_EVERY_S)
+        if self._settings.portal_url:
+            self._scheduler.add("components", self._billing.declare, _DECLARE_EVERY_S)
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         server = self._serve()
@@ -221,6 +230,7 @@ class Agent:
     def _close(self) -> None:
         for sink in self._sinks:
             sink.close()
+        self._billing.portal.close()
         self._outbox.close()
 
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -233,6 +243,7 @@ class Agent:
         """Take over filters, intervals, log level and secrets; keep the old ones when the new settings are wrong."""
         try:
             settings = self._reload()
+            rules = {flow.name: rules_for(flow.name, settings, self._cluster.name) for flow in self._flows}
         except SettingsError as error:
             log.error("SIGHUP: the old settings stay, as the new ones are wrong")
             for line in str(error).splitlines():
@@ -240,10 +251,12 @@ class Agent:
             return
         logs.set_up(settings.log_level, settings.log_format, settings.secret_texts)
         for courier, sink in zip(self._couriers, self._sinks, strict=True):
-            sink.replace_token(settings.cloudvision_secret)
+            if isinstance(sink, CloudVisionSink):
+                sink.replace_token(settings.cloudvision_secret)
             courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
+        self._billing.portal.replace_token(settings.portal_secret)
         for collector in self._collectors:
-            collector.rules = rules_for(collector.flow.name, settings, self._cluster.name)
+            collector.rules = rules[collector.flow.name]
             collector.horizon = make_horizon(settings, self._outbox)
         self._settings = settings
         self._keep_pace()

@@ -1,12 +1,13 @@
 """Makes the parts from settings. Commands that need some of them without a running agent make those alone."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cvagent import __version__
 from cvagent.api.bill import Bill
 from cvagent.api.observer import Board
+from cvagent.app.billing import Billing, make_usage_rules
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
@@ -15,11 +16,11 @@ from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.flows import Flow, flows_of
 from cvagent.loops import Horizon
-from cvagent.ports import Source
+from cvagent.ports import Sink, Source
 from cvagent.push.jobs import JobRules
 from cvagent.push.nodes import NodeRules
+from cvagent.push.usage import UsageRules
 from cvagent.settings import Settings
-from cvagent.sinks.cloudvision import CloudVisionSink
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
 from cvagent.sinks.cloudvision_nodes import CloudVisionNodes
 from cvagent.sources.node_facts import Inventory, NoInventory, Reports, StepInventory
@@ -95,8 +96,10 @@ def make_node_rules(settings: Settings, cluster: str, *, force: bool = False) ->
     )
 
 
-def rules_for(flow: str, settings: Settings, cluster: str, *, force: bool = False) -> JobRules | NodeRules:
-    """The rules of a flow."""
+def rules_for(flow: str, settings: Settings, cluster: str, *, force: bool = False) -> JobRules | NodeRules | UsageRules:
+    """The rules of a flow. Raises SettingsError."""
+    if flow == "usage":
+        return make_usage_rules(settings)
     if flow == "jobs":
         return make_rules(settings, cluster, force=force)
     return make_node_rules(settings, cluster, force=force)
@@ -104,11 +107,26 @@ def rules_for(flow: str, settings: Settings, cluster: str, *, force: bool = Fals
 
 def interval_s(flow: str, settings: Settings) -> float:
     """Seconds from one round of a flow to the next."""
-    return {"jobs": settings.job_interval_s, "nodes": settings.node_interval_s}[flow]
+    return {
+        "jobs": settings.job_interval_s,
+        "nodes": settings.node_interval_s,
+        "usage": settings.usage_interval_s,
+    }[flow]
 
 
-def make_source(flow: Flow, settings: Settings, runner: Runner, outbox: SqlOutbox, *, asks: bool = True) -> Source:
+class Means(NamedTuple):
+    """What sources read with."""
+
+    runner: Runner
+    outbox: SqlOutbox
+    billing: Billing
+
+
+def make_source(flow: Flow, settings: Settings, means: Means, *, asks: bool = True) -> Source:
     """The source of a flow. Without `asks` no node is asked: what the store has must do."""
+    runner, outbox, billing = means
+    if flow.source == "slurm_usage":
+        return billing.source(runner)
     if flow.source == "slurm_jobs":
         return SlurmJobs(Slurm(runner, settings.slurm_timeout_s))
     return make_nodes(settings, runner, outbox, asks=asks)
@@ -150,10 +168,14 @@ def make_node_sink(settings: Settings, cluster: str) -> CloudVisionNodes:
     return CloudVisionNodes(_cloudvision(settings), cluster)
 
 
-def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow]) -> list[CloudVisionSink]:
+def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow], billing: Billing) -> list[Sink]:
     """The sinks of these flows."""
-    make = {"cloudvision_jobs": make_sink, "cloudvision_nodes": make_node_sink}
-    return [make[sink](settings, cluster) for sink in dict.fromkeys(sink for flow in flows for sink in flow.sinks)]
+    make: dict[str, Callable[[], Sink]] = {
+        "cloudvision_jobs": lambda: make_sink(settings, cluster),
+        "cloudvision_nodes": lambda: make_node_sink(settings, cluster),
+        "portal_usage": billing.sink,
+    }
+    return [make[sink]() for sink in dict.fromkeys(sink for flow in flows for sink in flow.sinks)]
 
 
 def _cloudvision(settings: Settings) -> CloudVision:
@@ -180,7 +202,8 @@ def flows_for(settings: Settings) -> tuple[Flow, ...]:
     flows = flows_of(settings.mode)
     if not flows:
         raise SettingsError(f"CVAGENT_MODE={settings.mode} has no flows in cvagent {__version__}: use push")
-    return tuple(flow for flow in flows if flow.name != "nodes" or settings.node_facts != "off")
+    without = {"nodes": settings.node_facts == "off", "usage": settings.portal_url is None}
+    return tuple(flow for flow in flows if not without.get(flow.name))
 
 
 def make_board(settings: Settings, flows: Sequence[Flow], bill: Bill | None = None) -> Board:
@@ -188,6 +211,7 @@ def make_board(settings: Settings, flows: Sequence[Flow], bill: Bill | None = No
     stale_s = {
         "jobs": _STALE_ROUNDS * settings.job_interval_s + settings.slurm_timeout_s,
         "nodes": _STALE_ROUNDS * settings.node_interval_s + 2 * settings.slurm_timeout_s + settings.inventory_time_s,
+        "usage": _STALE_ROUNDS * settings.usage_interval_s + 2 * settings.slurm_timeout_s,
     }
     sinks = {sink: 0.0 for flow in flows for sink in flow.sinks}
     return Board({flow.name: stale_s[flow.name] for flow in flows}, sinks, bill)

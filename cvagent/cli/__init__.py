@@ -77,8 +77,8 @@ def run(env_file: Path | None, *, once: bool, force: bool) -> None:
 def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool) -> None:
     """Show what a round would change. Writes nothing.
 
-    FLOW is one of the flows of the mode (jobs, nodes); all of them when it is left out. With the store in memory the
-    agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
+    FLOW is one of the flows of the mode (jobs, nodes, usage); all of them when it is left out. With the store in
+    memory the agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
     """
     from cvagent.cli.plan import show_plans
 
@@ -88,7 +88,7 @@ def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool)
 @main.command(short_help="Say what works and what does not, with the mend.")
 @click.pass_obj
 def check(env_file: Path | None) -> None:
-    """Check settings, Slurm, clock and CloudVision: a line each, with the mend. Writes nothing.
+    """Check settings, Slurm, clock, CloudVision and the tenant portal: a line each, with the mend. Writes nothing.
 
     Exit code 1 when anything is wrong.
     """

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
 from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
+from cvagent.cli.check_portal import check_portal
+from cvagent.cli.finding import Finding
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm import Slurm, SlurmConfig
@@ -23,18 +24,6 @@ from cvagent.sources.node_facts import why_not
 _CLOCK_OFF_S = 30
 _TRIED = ("squeue", "sacct", "scontrol")
 _TRIED_FOR_NODES = {"srun": ("sinfo", "srun", "scancel"), "report": ("sinfo",), "off": ()}
-
-
-class Finding(NamedTuple):
-    """One line of the report.
-
-    Attributes:
-        ok: None for what is only worth knowing.
-    """
-
-    ok: bool | None
-    what: str
-    text: str
 
 
 def check_all(env_file: Path | None) -> bool:
@@ -64,6 +53,7 @@ def _findings(env_file: Path | None) -> Iterator[Finding]:
     yield from _slurm(settings)
     yield _try("store", lambda: _store(settings))
     yield from _cloudvision(settings)
+    yield from check_portal(settings)
 
 
 def _slurm(settings: Settings) -> Iterator[Finding]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import requests
 
-from cvagent.cli.check import Finding, show_all
+from cvagent.cli.check import show_all
+from cvagent.cli.finding import Finding
 from cvagent.cli.hook_site import Site
 from cvagent.errors import CvagentError
 from cvagent.hook import files

@@ -7,7 +7,7 @@ from threading import Event
 import click
 import msgspec
 
-from cvagent.app import SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
+from cvagent.app import Billing, Means, SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
 from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector, Horizon
@@ -44,7 +44,7 @@ def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
     def against(outbox: Outbox) -> Plan:
         around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())
         facts = outbox if isinstance(outbox, SqlOutbox) else SqlOutbox("sqlite://", cluster.name)
-        source = make_source(flow, settings, cluster.runner, facts, asks=False)
+        source = make_source(flow, settings, Means(cluster.runner, facts, Billing(settings)), asks=False)
         return Collector(flow, source, rules, Horizon(settings.lookback_h * 3600), around).plan()
 
     try:

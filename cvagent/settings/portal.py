@@ -58,6 +58,12 @@ class Settings(ClusterSettings):
         Path("config-components.yaml"),
         description="File that says what is sold: the TRES, their units and their default limits (docs/portal.md)",
     )
+    usage_interval_s: float = Field(
+        3600, ge=60, le=86_400, description="Seconds from one report of usage to the portal to the next, 60 to 86400"
+    )
+    usage_final_days: int = Field(
+        7, ge=0, le=28, description="Days of the next month for which a month's usage is reported again, 0 to 28"
+    )
     account_customer_prefix: str = _prefix("a customer")
     account_project_prefix: str = _prefix("a project")
     account_allocation_prefix: str = _prefix("an allocation")

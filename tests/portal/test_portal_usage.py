@@ -33,7 +33,7 @@ class World:
         self.market = market
         self.slurm = Slurmdbd(*JOBS)
         self.source = AllottedUsage(SlurmUsage(self.slurm, 20), portal, OFFERING, FINAL_DAYS)
-        self.sink = UsageReports(PortalUsage(portal))
+        self.sink = UsageReports(PortalUsage(portal), lambda: None)
         self.known = {}
         self.at(IN_MARCH)
 

@@ -40,6 +40,16 @@ def lab(_slurm):
         ours.stop()
 
 
+@pytest.fixture(scope="module")
+def lab_of_file(_slurm):
+    """A lab of two nodes for the tests of one file alone."""
+    ours = Lab(folder_of_ours(next(NUMBERS)), nodes=2, **QUICK)
+    try:
+        yield ours.start()
+    finally:
+        ours.stop()
+
+
 @pytest.fixture(autouse=True)
 def _leave_no_job(request):
     """Carol's jobs may outlast a test."""

@@ -1,0 +1,72 @@
+"""Makes what speaks to the tenant portal of what is sold and what was used."""
+
+import logging
+from threading import Lock
+
+from cvagent.clients.portal import Portal
+from cvagent.clients.portal_offering import PortalOffering
+from cvagent.clients.portal_usage import PortalUsage
+from cvagent.clients.runner import Runner
+from cvagent.clients.slurm_usage import SlurmUsage
+from cvagent.errors import CvagentError
+from cvagent.push.usage import UsageRules
+from cvagent.settings import Settings
+from cvagent.settings.components import load_components
+from cvagent.sinks.portal_usage import UsageReports
+from cvagent.sources.slurm_usage import AllottedUsage
+
+log = logging.getLogger(__name__)
+
+
+class Billing:
+    """The parts of the flow `usage`, and what is sold. Speaks to nobody before it is asked to.
+
+    Attributes:
+        portal: The portal that the settings name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.portal = make_portal(settings)
+        self._settings = settings
+        self._declaring = Lock()
+        self._declared = False
+
+    def declare(self) -> None:
+        """Have the portal sell what the components file says: once, unless that fails. Any thread may call."""
+        with self._declaring:
+            if self._declared:
+                return
+            try:
+                components = load_components(self._settings.components_file)
+                told = PortalOffering(self.portal, self._offering).declare(components.values())
+            except CvagentError as error:
+                log.warning("the portal was not told what is sold: %s", error)
+                return
+            self._declared = True
+        for line in told:
+            log.info("the portal's offering: component %s", line)
+
+    def source(self, runner: Runner) -> AllottedUsage:
+        """The source `slurm_usage`."""
+        usage = SlurmUsage(runner, self._settings.slurm_timeout_s)
+        return AllottedUsage(usage, self.portal, self._offering, self._settings.usage_final_days)
+
+    def sink(self) -> UsageReports:
+        """The sink `portal_usage`."""
+        return UsageReports(PortalUsage(self.portal), self.declare)
+
+    @property
+    def _offering(self) -> str:
+        return self._settings.portal_offering or ""
+
+
+def make_portal(settings: Settings) -> Portal:
+    """The portal that the settings name."""
+    return Portal(
+        settings.portal_url or "", settings.portal_secret, settings.portal_ca_file, dialect=settings.portal_dialect
+    )
+
+
+def make_usage_rules(settings: Settings) -> UsageRules:
+    """What the operator decided about usage. Raises SettingsError for a wrong components file."""
+    return UsageRules(load_components(settings.components_file), settings.usage_final_days)
