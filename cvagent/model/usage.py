@@ -123,7 +123,7 @@ class UsageReport(Struct, frozen=True, array_like=True, tag="usage"):
 
     def __str__(self) -> str:
         amounts = ", ".join(f"{component} {amount}" for component, amount in self.total)
-        return f"{self.account}  {amounts}  ({len(self.users)} users)"
+        return f"{self.account}  {amounts}  ({len(self.users)} user{'' if len(self.users) == 1 else 's'})"
 
 
 @lru_cache(maxsize=4096)

@@ -1,6 +1,7 @@
 import base64
 import hashlib
 import re
+from decimal import Decimal
 
 import pytest
 import requests
@@ -10,8 +11,10 @@ from cvagent.api.documents import decode_rows
 from cvagent.api.observer import Board
 from cvagent.errors import SourceError
 from cvagent.model import Accepted, Change, Deferred, Plan, Refused, State
+from cvagent.model.usage import UsageReport
 
 SINK = "cloudvision_jobs"
+NOW = 1_772_362_800.0
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}\u202e"
 
 
@@ -195,3 +198,21 @@ def test_page_shows_nodes(lab, job):
     assert "n1 1 interface present ens1f0 0c:42:a1:00:00:01 10.88.1.1 2026-03-01 11:00:00" in text
     assert "n2 1 interface gone" in text
     assert "n3 1 interface present 1 400: no cvagent inventory n3" in text
+
+
+def test_page_shows_usage(lab):
+    usage = "portal_usage"
+    lab.board = Board(flows={"usage": 110.0}, sinks={usage: 300.0})
+    server = lab.serve()
+    assert "What was taken" not in words(server)
+    amounts = (("cpu", Decimal("1.50")),)
+    reports = [
+        UsageReport(f"{uuid}/2026-03", uuid, "hpc_a", "2026-03", amounts, (("alice", amounts),), 2**40)
+        for uuid in ("a", "b")
+    ]
+    lab.outbox.record("usage", [usage], Plan(changes=[Change(None, one, "new") for one in reports]), NOW, None)
+    taken, refused = sorted(lab.outbox.due(usage, NOW, 9), key=lambda entry: entry.key)
+    lab.outbox.settle(usage, [(taken, Accepted(), 0.0), (refused, Refused("400: no"), 0.0)], NOW)
+    text = words(server)
+    assert "a/2026-03 hpc_a cpu 1.50 (1 user) 2026-03 2026-03-01 11:00:00" in text
+    assert "b/2026-03 hpc_a cpu 1.50 (1 user) 2026-03 1 400: no" in text

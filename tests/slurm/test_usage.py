@@ -4,6 +4,7 @@ import json
 from decimal import Decimal
 
 import pytest
+import requests
 from waiting import wait_until
 
 from cvagent.standin.portal import DIALECTS, OFFERING, Customer, Person, PortalStandIn, Project
@@ -118,6 +119,7 @@ def test_the_portal_is_told_what_sacct_says(busy, agent, portal, resource):
 
     status, ready = agent.readyz()
     assert (status, ready["flows"]["usage"]["ready"], ready["sinks"]["portal_usage"]["ready"]) == (200, True, True)
+    assert f"{resource.uuid}/" in requests.get(agent.url, timeout=5).text
     planned = agent.command("plan", "usage", "--json")
     assert json.loads(planned.stdout)["usage"]["changes"] == [], planned.stderr
     checked = agent.command("check")
