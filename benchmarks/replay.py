@@ -34,12 +34,8 @@ class Job(NamedTuple):
     def line(self) -> str:
         """As squeue prints it, up to the mark."""
         state, end = ("COMPLETED", self.ended_at) if self.ended_at else ("RUNNING", self.submitted_at + 86_400)
-        return FIELD.join(
-            map(
-                str,
-                (self.job_id, state, self.submitted_at, self.submitted_at + 5, end, 0, "batch", self.nodes, self.name),
-            )
-        )
+        times = (self.submitted_at, self.submitted_at + 5, end)
+        return FIELD.join(map(str, (self.job_id, state, *times, 0, "NO", "batch", self.nodes, self.name)))
 
     def row(self, mark: str) -> str:
         """As sacct prints it."""

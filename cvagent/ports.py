@@ -1,6 +1,6 @@
 """Every Protocol of the program: what a box may ask of another. The contract is said here, once."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Event
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +12,18 @@ class Source(Protocol):
 
     def observe(self, ask: Ask) -> Any:
         """Answer in full or raise SourceError; an empty answer means that there is nothing."""
+        ...
+
+
+class Facts(Protocol):
+    """What nodes said of themselves: by node a line of JSON and the epoch second it was collected at."""
+
+    def after(self, at: float) -> dict[str, tuple[bytes, float]]:
+        """All that was collected later than `at`."""
+        ...
+
+    def of(self, nodes: Collection[str]) -> dict[str, tuple[bytes, float]]:
+        """That of these nodes, as far as there is any."""
         ...
 
 
@@ -85,6 +97,10 @@ class Outbox(Protocol):
 
     def drop(self, sink: str, keys: Sequence[str]) -> int:
         """Forget entries that are pending or set aside; return how many. The next round may decide them anew."""
+        ...
+
+    def facts(self) -> Facts:
+        """What nodes said of themselves."""
         ...
 
     def purge(self, sinks: Sequence[str], ended_before: int, keep: int) -> int:

@@ -80,14 +80,14 @@ class Scheduler:
         """Change a job's interval."""
         self._inner.reschedule_job(name, trigger="interval", seconds=interval_s)
 
-    def wake(self, name: str) -> None:
-        """Run a job now; when it is running, run it once more after that. Unknown names are ignored."""
+    def wake(self, name: str, after_s: float = 0.0) -> None:
+        """Run a job in so many seconds; when it is running, run it once more after that. Unknown names are ignored."""
         with self._lock:
             if name in self._running:
                 self._again.add(name)
                 return
         try:
-            self._inner.modify_job(name, next_run_time=_now())
+            self._inner.modify_job(name, next_run_time=_now() + dt.timedelta(seconds=after_s))
         except JobLookupError:
             log.debug("nothing called %s to wake", name)
 

@@ -146,6 +146,7 @@ class Record(NamedTuple):
     name: str = "train"
     partition: str = "batch"
     restarts: int = 0
+    sharing: str = "OK"
 
 
 class FakeSlurm:
@@ -156,6 +157,8 @@ class FakeSlurm:
         accounted: What slurmdbd holds.
         broken: By program, the reason it fails with, or the bytes it prints instead of an answer.
         commands: Every command that was run.
+        parts: By job id what it holds of each node, as scontrol says it: `Nodes=n1 CPU_IDs=0 Mem=1 GRES=nic:1(IDX:0)`.
+        sizes: By node its CPUs and its GRES, in scontrol's words.
         after_squeue: Called once squeue has answered: what happens between two questions of one round.
     """
 
@@ -165,6 +168,8 @@ class FakeSlurm:
         self.accounting = accounting
         self.broken: dict[str, str | bytes] = {}
         self.commands: list[list[str]] = []
+        self.parts: dict[int, str] = {}
+        self.sizes: dict[str, tuple[int, str]] = {}
         self.after_squeue: Callable[[], None] | None = None
         self._lock = Lock()
 
@@ -184,7 +189,29 @@ class FakeSlurm:
         return [command for command in self.commands if command[0] == program]
 
     def _scontrol(self, command: Sequence[str]) -> bytes:
-        assert command == ["scontrol", "show", "config"]
+        answers = {
+            ("scontrol", "-a", "-d", "-o", "show", "job"): self._parts,
+            ("scontrol", "-a", "-o", "show", "node"): self._sizes,
+            ("scontrol", "show", "config"): self._config,
+        }
+        return answers[tuple(command)]()
+
+    def _parts(self) -> bytes:
+        lines = [
+            f"JobId={job.job_id} JobName={job.name} CoreSpec=* JOB_GRES=(null)   {held} MinCPUsNode=1 Power= \n"
+            for job in self.live
+            if (held := self.parts.get(job.job_id))
+        ]
+        return "".join(lines or ["No jobs in the system\n"]).encode()
+
+    def _sizes(self) -> bytes:
+        lines = (
+            f"NodeName={node} Arch=x86_64 CPUTot={cpus} CPULoad=0.01 Gres={gres} NodeAddr={node}"
+            for node, (cpus, gres) in self.sizes.items()
+        )
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _config(self) -> bytes:
         storage = "slurmdbd" if self.accounting else "none"
         lines = {
             "AccountingStorageType": f"accounting_storage/{storage}",
@@ -247,6 +274,7 @@ _SQUEUE = {
     "StartTime": lambda job: job.started_at or "N/A",
     "EndTime": lambda job: job.ended_at or (job.started_at + _YEAR_S if job.started_at else "N/A"),
     "RestartCnt": lambda job: job.restarts,
+    "OverSubscribe": lambda job: job.sharing,
     "Partition": lambda job: job.partition,
     "NodeList": lambda job: job.nodes,
     "Name": lambda job: job.name,

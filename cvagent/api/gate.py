@@ -28,18 +28,27 @@ class Gate:
     Args:
         listen: Where the server listens.
         token: What is asked for; None: nothing, on loopback only.
+        own: Paths that always ask for a token of their own, and for no other.
         headers: Added to every answer, its refusals included.
 
     Raises:
         SettingsError: There is no token and the server listens beyond loopback.
     """
 
-    def __init__(self, app: ASGIApp, listen: Listen, token: Secret | None, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listen: Listen,
+        token: Secret | None,
+        headers: Mapping[str, str],
+        own: Mapping[str, Secret] | None = None,
+    ) -> None:
         if token is None and not listen.loopback:
             raise SettingsError("CVAGENT_HTTP_TOKEN_FILE: is needed when CVAGENT_HTTP_LISTEN is beyond loopback")
         self._app = app
         self._token = token
         self._headers = headers
+        self._own = own or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -53,6 +62,8 @@ class Gate:
         await (refusal or self._app)(scope, receive, send_with_headers)
 
     def _refusal(self, path: str, headers: Headers) -> PlainTextResponse | None:
+        if path in self._own:
+            return _wrong_token(self._own[path], headers.get("authorization", ""))
         if self._token is None:
             return _foreign_name(headers.get("host"))
         if path in OPEN:

@@ -1,4 +1,4 @@
-"""The routes, and the thread that serves them. Nothing here can be written to."""
+"""The routes, and the thread that serves them. Nothing can be written here but what nodes report."""
 
 import errno
 import socket
@@ -12,15 +12,18 @@ from fastapi import FastAPI, HTTPException, Query
 from fastapi.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp
 
-from cvagent.api.documents import encode_rows
+from cvagent.api.documents import encode_facts, encode_rows
 from cvagent.api.gate import Gate
 from cvagent.api.metrics import CONTENT_TYPE, Scrape
 from cvagent.api.observer import Board
 from cvagent.api.page import Page, View
 from cvagent.api.readiness import look
+from cvagent.api.reports import PATH as REPORTS
+from cvagent.api.reports import add_reports
 from cvagent.errors import CvagentError, SettingsError, StoreError
 from cvagent.ports import Clock, Outbox
-from cvagent.settings import Listen, Settings
+from cvagent.settings import Listen
+from cvagent.sources.node_reports import Mailbox
 
 JSON = "application/json"
 MAX_ROWS = 100_000
@@ -35,21 +38,27 @@ _REASONS = {
 }
 
 
-def make_app(outbox: Outbox, board: Board, settings: Settings, cluster: str, clock: Clock) -> ASGIApp:
+def make_app(view: View, mailbox: Mailbox | None = None) -> ASGIApp:
     """The web application.
 
-    Of the settings it uses cloudvision_url, mode, http_listen, http_secret, and whether the store is in memory.
+    Of the settings it uses cloudvision_url, mode, http_listen, http_secret, report_secret, and whether the store is in
+    memory. Nodes may report when there are both a report_secret and a mailbox.
 
     Raises:
         SettingsError: The server listens beyond loopback and has no token.
     """
+    settings = view.settings
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    page = Page(View(outbox, board, settings, cluster, clock))
-    _add_probes(app, outbox, board, clock)
-    _add_pages(app, page, outbox, board, clock)
+    page = Page(view)
+    _add_probes(app, view.outbox, view.board, view.clock)
+    _add_pages(app, page, view.outbox, view.board, view.clock)
+    own = {}
+    if mailbox and settings.report_secret:
+        add_reports(app, mailbox)
+        own = {REPORTS: settings.report_secret}
     listen = settings.http_listen or Listen("127.0.0.1", 0)
     # Around all of it, so that what FastAPI answers by itself is guarded too.
-    return Gate(app, listen, settings.http_secret, _headers(page.style_source))
+    return Gate(app, listen, settings.http_secret, _headers(page.style_source), own)
 
 
 def _add_probes(app: FastAPI, outbox: Outbox, board: Board, clock: Clock) -> None:
@@ -92,6 +101,15 @@ def _add_pages(app: FastAPI, page: Page, outbox: Outbox, board: Board, clock: Cl
             return Response(encode_rows(outbox.rows(sink, status, limit)), media_type=JSON)
         except StoreError as error:
             raise HTTPException(503, str(error)) from None
+
+    @app.get("/facts")
+    def facts(node: Annotated[list[str] | None, Query()] = None) -> Response:
+        """See `documents`. Of all nodes when none is named; 503 when the store does not answer."""
+        try:
+            found = outbox.facts().of(node) if node else outbox.facts().after(0)
+        except StoreError as error:
+            raise HTTPException(503, str(error)) from None
+        return Response(encode_facts(found), media_type=JSON)
 
     @app.get("/cost")
     def cost() -> Response:

@@ -15,7 +15,7 @@ import sdnotify
 from cvagent import __version__, logs
 from cvagent.api.bill import Bill, Metered, Served
 from cvagent.app import memory
-from cvagent.app.billing import Billing, month_ends
+from cvagent.app.billing import Billing
 from cvagent.app.build import (
     Means,
     SystemClock,
@@ -23,6 +23,7 @@ from cvagent.app.build import (
     interval_s,
     make_board,
     make_horizon,
+    make_inventory,
     make_sinks,
     make_source,
     open_outbox,
@@ -36,6 +37,8 @@ from cvagent.ports import Surroundings
 from cvagent.scheduler import Pace, Scheduler
 from cvagent.settings import Settings
 from cvagent.sinks.cloudvision import CloudVisionSink
+from cvagent.sources.node_facts import Inventory
+from cvagent.sources.node_reports import Mailbox, Posted
 
 if TYPE_CHECKING:
     from cvagent.api.server import HttpServer
@@ -51,9 +54,9 @@ _STOP_S = 9.5
 # What the hook's notes are a reason to look at.
 NOTED_FLOW = "jobs"
 _BILL_EVERY_S = 300.0
+_GATHER_REPORTS_S = 2.0
 # Until the portal took it; then nothing is asked any more.
 _DECLARE_EVERY_S = 300.0
-_CLOSE_EVERY_S = 25.0
 
 
 class Agent:
@@ -82,11 +85,16 @@ class Agent:
         self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
         self._bill = Bill(str(self._uid), time.time())
         self._board = make_board(settings, self._flows, self._bill)
-        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 4)
+        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 3)
         self._metered = Metered(self._cluster.runner, self._note_command)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
-        means = Means(self._metered, self._outbox, self._billing)
+        # A node that reports has news: they are looked at soon, with those of its neighbours.
+        self._mailbox = Mailbox(partial(self._scheduler.wake, "nodes", _GATHER_REPORTS_S))
+        inventory: Inventory = make_inventory(settings, self._metered, self._stop)
+        if settings.report_secret:
+            inventory = Posted(self._mailbox, inventory)
+        means = Means(self._metered, self._outbox.facts(), inventory, self._billing)
         self._collectors = [
             Collector(
                 flow,
@@ -126,7 +134,6 @@ class Agent:
             self._scheduler.add(courier.sink.name, courier.run, _DELIVER_EVERY_S)
         if self._settings.portal_url:
             self._scheduler.add("components", self._billing.declare, _DECLARE_EVERY_S)
-            self._scheduler.add("month's end", self._close_month, _CLOSE_EVERY_S)
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         server = self._serve()
@@ -150,10 +157,6 @@ class Agent:
             told = "slowly" if stretch > before else "faster again"
             log.warning("slurmctld answers %s: the intervals are now %g times the set ones", told, stretch)
             self._keep_pace()
-
-    def _close_month(self) -> None:
-        if month_ends(time.time()):
-            self._scheduler.wake("usage")
 
     def _keep_pace(self) -> None:
         for flow in self._flows:
@@ -189,14 +192,14 @@ class Agent:
 
     def _serve(self) -> "HttpServer | None":
         """Begin to serve pages. Raises CvagentError when the address cannot be had; then the work ends too."""
+        from cvagent.api.page import View
         from cvagent.api.server import HttpServer, make_app
 
         listen = self._settings.http_listen
         if listen is None:
             return None
-        server = HttpServer(
-            make_app(self._outbox, self._board, self._settings, self._cluster.name, SystemClock()), listen
-        )
+        view = View(self._outbox, self._board, self._settings, self._cluster.name, SystemClock())
+        server = HttpServer(make_app(view, self._mailbox), listen)
         server.start()
         log.info("status page on %s", server.url)
         return server

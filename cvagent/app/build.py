@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from threading import Event
 from typing import NamedTuple
 
 from cvagent import __version__
@@ -13,19 +14,23 @@ from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
+from cvagent.clients.ssh_nodes import SshAccess, SshNodes
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.flows import Flow, flows_of
 from cvagent.loops import Horizon
 from cvagent.ports import Sink, Source
 from cvagent.push.jobs import JobRules
 from cvagent.push.nodes import NodeRules
+from cvagent.push.sharing import SharingRules
 from cvagent.push.usage import UsageRules
 from cvagent.settings import Settings
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
 from cvagent.sinks.cloudvision_nodes import CloudVisionNodes
-from cvagent.sources.node_facts import Inventory, NoInventory, Reports, StepInventory
+from cvagent.sources.node_facts import Inventory, SshInventory, StepInventory
+from cvagent.sources.node_reports import Awaited, Reports
+from cvagent.sources.slurm_allocations import Allocations, FactReader
 from cvagent.sources.slurm_jobs import SlurmJobs
-from cvagent.sources.slurm_nodes import ClusterNodes
+from cvagent.sources.slurm_nodes import ClusterNodes, FactStore
 from cvagent.store.outbox import SqlOutbox
 
 _STALE_ROUNDS = 3
@@ -80,6 +85,7 @@ def make_rules(settings: Settings, cluster: str, *, force: bool = False) -> JobR
         absent_rounds=settings.absent_rounds,
         removal_share=settings.removal_share,
         force=force,
+        sharing=SharingRules(settings.job_resources, settings.interface_filter, settings.interface_kind),
     )
 
 
@@ -118,31 +124,43 @@ class Means(NamedTuple):
     """What sources read with."""
 
     runner: Runner
-    outbox: SqlOutbox
+    facts: FactStore
+    inventory: Inventory
     billing: Billing
 
 
-def make_source(flow: Flow, settings: Settings, means: Means, *, asks: bool = True) -> Source:
-    """The source of a flow. Without `asks` no node is asked: what the store has must do."""
-    runner, outbox, billing = means
+def make_source(flow: Flow, settings: Settings, means: Means) -> Source:
+    """The source of a flow."""
+    runner, facts, inventory, billing = means
     if flow.source == "slurm_usage":
         return billing.source(runner)
     if flow.source == "slurm_jobs":
-        return SlurmJobs(Slurm(runner, settings.slurm_timeout_s))
-    return make_nodes(settings, runner, outbox, asks=asks)
+        return make_jobs(settings, runner, facts)
+    return make_nodes(settings, runner, facts, inventory)
 
 
-def make_nodes(settings: Settings, runner: Runner, outbox: SqlOutbox, *, asks: bool = True) -> ClusterNodes:
+def make_jobs(settings: Settings, runner: Runner, facts: FactReader) -> SlurmJobs:
+    """The source `slurm_jobs`. Without what nodes said, no job can be told by its interfaces."""
+    slurm = Slurm(runner, settings.slurm_timeout_s)
+    if settings.job_resources == "node" or settings.node_facts == "off":
+        return SlurmJobs(slurm)
+    return SlurmJobs(slurm, Allocations(slurm, facts, everything=settings.job_resources == "interface"))
+
+
+def make_nodes(settings: Settings, runner: Runner, facts: FactStore, inventory: Inventory) -> ClusterNodes:
     """The source `slurm_nodes`."""
     slurm = SlurmNodes(runner, settings.slurm_timeout_s)
-    inventory: Inventory = NoInventory()
-    if asks and settings.node_facts == "report" and settings.node_report_dir:
-        inventory = Reports(settings.node_report_dir)
-    elif asks:
-        inventory = StepInventory(slurm, inventory_job(settings))
-    return ClusterNodes(
-        slurm, inventory, outbox.facts(), settings.node_facts_max_age_h * 3600, settings.node_interval_s
-    )
+    return ClusterNodes(slurm, inventory, facts, settings.node_facts_max_age_h * 3600, settings.node_interval_s)
+
+
+def make_inventory(settings: Settings, runner: Runner, stop: Event | None = None) -> Inventory:
+    """How nodes read their own hardware. Once `stop` is set, what runs on this machine is ended."""
+    if settings.node_facts == "ssh":
+        access = SshAccess(settings.ssh_args, settings.ssh_fanout, settings.inventory_allow.pattern)
+        return SshInventory(SshNodes(access, NativeRunner(stopped=stop)), settings.inventory_time_s)
+    if settings.node_facts == "report":
+        return Reports(settings.node_report_dir) if settings.node_report_dir else Awaited()
+    return StepInventory(SlurmNodes(runner, settings.slurm_timeout_s), inventory_job(settings))
 
 
 def inventory_job(settings: Settings) -> InventoryJob:

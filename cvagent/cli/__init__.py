@@ -3,13 +3,14 @@
 Exit codes: 0 all is well, 1 something failed, 2 wrong usage or settings.
 """
 
-import datetime as dt
 from pathlib import Path
 
 import click
 
 from cvagent import __version__
+from cvagent.cli.explain import explain
 from cvagent.cli.hook import hook
+from cvagent.cli.moments import moment_of
 from cvagent.errors import CvagentError, SettingsError
 
 
@@ -118,7 +119,10 @@ def backfill(env_file: Path | None, since: str, until: str | None) -> None:
     """Send every job that ended in a span of time, from Slurm's accounting. Safe to repeat."""
     from cvagent.cli.resend import backfill_jobs
 
-    backfill_jobs(env_file, _moment(since, "--since"), _moment(until, "--until") if until else None)
+    backfill_jobs(env_file, moment_of(since, "--since"), moment_of(until, "--until") if until else None)
+
+
+main.add_command(explain)
 
 
 @main.command(short_help="Have nodes read their interfaces now, and send them.")
@@ -247,16 +251,3 @@ def _which(keys: tuple[str, ...], *, everything: bool) -> tuple[str, ...]:
     if everything == bool(keys):
         raise click.UsageError("name the keys, or give --all")
     return keys
-
-
-def _moment(text: str, option: str) -> int:
-    """Epoch seconds of a UTC time, or of so many hours or days before now."""
-    now = dt.datetime.now(dt.timezone.utc)
-    if text[:-1].isdecimal() and text[-1] in "hd":
-        return int(now.timestamp()) - int(text[:-1]) * (3600 if text[-1] == "h" else 86_400)
-    try:
-        moment = dt.datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
-        allowed = "is no time: 2026-03-01, 2026-03-01T10:30, 36h or 7d"
-        raise click.BadParameter(f"'{text}' {allowed}", param_hint=option) from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=dt.timezone.utc)).timestamp())

@@ -9,6 +9,7 @@ import click
 from cvagent.app import (
     Cluster,
     inventory_job,
+    make_inventory,
     make_node_rules,
     make_node_sink,
     make_nodes,
@@ -16,13 +17,13 @@ from cvagent.app import (
     reach_cluster,
 )
 from cvagent.cli.sending import Sending
+from cvagent.clients.hostlist import unfold
 from cvagent.clients.slurm_nodes import SlurmNodes, folded
 from cvagent.model import NodesSeen, Plan
 from cvagent.model.nodes import node_key
 from cvagent.push.nodes import NodeRules, plan_nodes
 from cvagent.settings import Settings, load_settings
-from cvagent.sinks.hostlist import unfold
-from cvagent.sources.node_facts import grouped, why_not
+from cvagent.sources.node_facts import grouped, unreachable, why_not
 
 
 def take_inventory(env_file: Path | None, hostlists: Sequence[str], *, dry_run: bool) -> None:
@@ -45,10 +46,15 @@ def _show(settings: Settings, cluster: Cluster, names: Sequence[str]) -> None:
     """Which nodes would be asked, and why others cannot be."""
     nodes = SlurmNodes(cluster.runner, settings.slurm_timeout_s).nodes()
     job = inventory_job(settings)
-    reasons = {name: why_not(nodes[name], job) if name in nodes else "unknown to Slurm" for name in names or nodes}
+    by_ssh = settings.node_facts == "ssh"
+    known = {name: unreachable(node) if by_ssh else why_not(node, job) for name, node in nodes.items()}
+    reasons = {name: known.get(name, "unknown to Slurm") for name in names or nodes}
     able = [name for name, reason in reasons.items() if not reason]
-    for partition, members in grouped(able, nodes, job.partition).items():
+    groups = {} if by_ssh else grouped(able, nodes, job.partition)
+    for partition, members in groups.items():
         click.echo(f"would be asked in one step in partition {partition}: {folded(members)}")
+    if by_ssh and able:
+        click.echo(f"would be asked by ssh: {folded(able)}")
     for name, reason in reasons.items():
         if reason:
             click.echo(f"cannot be asked now: {name}: {reason}")
@@ -62,7 +68,8 @@ def _ask_and_send(settings: Settings, cluster: Cluster, names: Sequence[str]) ->
     rules = make_node_rules(settings, cluster.name)
     with sending.progress as progress:
         asking = progress.add_task("asking nodes", total=None)
-        seen = make_nodes(settings, cluster.runner, outbox).ask_now(names, int(time.time()))
+        inventory = make_inventory(settings, cluster.runner)
+        seen = make_nodes(settings, cluster.runner, outbox.facts(), inventory).ask_now(names, int(time.time()))
         asked = list(names or seen.facts)
         progress.update(asking, total=len(asked), completed=len(asked) - len(seen.delays))
         plan = _of_these(asked, plan_nodes(seen, outbox.known(sink.name, 0), rules), rules)

@@ -1,13 +1,13 @@
 """What the running agent knows, as another process may see it: its store, or its pages when that is in memory."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
 import requests
 
-from cvagent.api.documents import decode_rows
+from cvagent.api.documents import decode_facts, decode_rows
 from cvagent.app import open_outbox
 from cvagent.errors import CvagentError
 from cvagent.model import Known, Row
@@ -17,6 +17,8 @@ from cvagent.store.outbox import SqlOutbox
 
 _TIMEOUT_S = 5
 _ALL = 100_000
+# A URL has its limits.
+_NODES_AT_ONCE = 100
 
 
 class NoAgent(CvagentError):
@@ -45,7 +47,7 @@ class Pages:
         except msgspec.MsgspecError as error:
             raise NoAgent(f"what answers on {self._url} is no agent of this version: {error}") from None
 
-    def get(self, path: str, wanted: Mapping[str, str] | None = None) -> bytes:
+    def get(self, path: str, wanted: Mapping[str, str | list[str]] | None = None) -> bytes:
         """The body of one page."""
         token = self._settings.http_secret
         headers = {"Authorization": f"Bearer {token.value()}"} if token else {}
@@ -57,6 +59,10 @@ class Pages:
         except requests.RequestException as error:
             raise NoAgent(f"the agent on {self._url} does not answer: {str(error).splitlines()[0]}") from None
         return answer.content
+
+    def facts(self) -> "PageFacts":
+        """What nodes said of themselves."""
+        return PageFacts(self)
 
     def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
         """See `ports.Outbox`."""
@@ -70,6 +76,37 @@ class Pages:
     def checkpoint(self, _flow: str) -> int | None:
         """An agent that answers has read up to now."""
         return int(time.time())
+
+
+class PageFacts:
+    """A `ports.Facts` over the running agent's pages, which cannot be written to."""
+
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
+
+    def after(self, at: float) -> dict[str, tuple[bytes, float]]:
+        """See `ports.Facts`."""
+        return {node: said for node, said in self._get({}).items() if said[1] > at}
+
+    def of(self, nodes: Collection[str]) -> dict[str, tuple[bytes, float]]:
+        """See `ports.Facts`."""
+        names = sorted(nodes)
+        found: dict[str, tuple[bytes, float]] = {}
+        for first in range(0, len(names), _NODES_AT_ONCE):
+            found |= self._get({"node": names[first : first + _NODES_AT_ONCE]})
+        return found
+
+    def keep(self, lines: Mapping[str, bytes], at: float) -> None:
+        """Keeps nothing: a look changes nothing."""
+
+    def forget(self, nodes: Iterable[str]) -> None:
+        """Likewise."""
+
+    def _get(self, wanted: Mapping[str, list[str]]) -> dict[str, tuple[bytes, float]]:
+        try:
+            return decode_facts(self._pages.get("/facts", wanted))
+        except msgspec.MsgspecError as error:
+            raise NoAgent(f"the agent is of another version: {error}") from None
 
 
 def seen_from_outside(settings: Settings, cluster: str) -> SqlOutbox | Pages:

@@ -8,12 +8,13 @@ import click
 import msgspec
 
 from cvagent.app import Billing, Means, SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
-from cvagent.cli.known import NoAgent, seen_from_outside
+from cvagent.cli.known import NoAgent, Pages, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector, Horizon
 from cvagent.model import Change, Document, Plan, utc
-from cvagent.ports import Outbox, Surroundings
+from cvagent.ports import Surroundings
 from cvagent.settings import Settings, load_settings
+from cvagent.sources.node_facts import NoInventory
 from cvagent.store.outbox import SqlOutbox
 
 _SHOWN = 200
@@ -41,14 +42,14 @@ def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
     rules = rules_for(flow.name, settings, cluster.name, force=force)
     board = make_board(settings, [flow])
 
-    def against(outbox: Outbox) -> Plan:
-        around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())
-        facts = outbox if isinstance(outbox, SqlOutbox) else SqlOutbox("sqlite://", cluster.name)
-        source = make_source(flow, settings, Means(cluster.runner, facts, Billing(settings)), asks=False)
+    def against(outbox: SqlOutbox | Pages) -> Plan:
+        around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())  # type: ignore[arg-type] # a plan only looks
+        means = Means(cluster.runner, outbox.facts(), NoInventory(), Billing(settings))
+        source = make_source(flow, settings, means)
         return Collector(flow, source, rules, Horizon(settings.lookback_h * 3600), around).plan()
 
     try:
-        return against(seen_from_outside(settings, cluster.name))  # type: ignore[arg-type] # a plan only looks
+        return against(seen_from_outside(settings, cluster.name))
     except NoAgent as error:
         click.echo(f"note: {error}", err=True)
         click.echo("note: its store is in memory, so this is compared with nothing: everything looks new", err=True)

@@ -1,17 +1,19 @@
 """`cvagent resend` and `cvagent backfill`: from Slurm's truth, through an outbox of their own, with a progress bar."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 
-from cvagent.app import make_rules, make_sink, reach_cluster
+from cvagent.app import Cluster, make_jobs, make_rules, make_sink, reach_cluster
+from cvagent.cli.known import NoAgent, seen_from_outside
 from cvagent.cli.sending import Sending
 from cvagent.flows import FLOWS
-from cvagent.model import Ask, Observation, Plan
+from cvagent.model import Ask, Change, Identity, JobConfig, Known, Observation, Plan
 from cvagent.push.jobs import JobRules, plan_jobs
-from cvagent.settings import load_settings
+from cvagent.settings import Settings, load_settings
 from cvagent.sources.slurm_jobs import SlurmJobs
 from cvagent.store.outbox import SqlOutbox
 
@@ -59,12 +61,30 @@ class _Resending:
         for note in notes:
             click.echo(note, err=True)
         cluster = reach_cluster(settings)
-        self._rules: JobRules = make_rules(settings, cluster.name)
-        self._source = SlurmJobs(cluster.slurm)
+        rules = make_rules(settings, cluster.name)
+        # A person waits for the command: what is known now must do.
+        self._rules: JobRules = replace(rules, sharing=replace(rules.sharing, patience_s=0))
         self._outbox = SqlOutbox("sqlite://", cluster.name)
         sink = make_sink(settings, cluster.name)
         self._sink = sink.name
+        self._source, self._told = self._known(settings, cluster)
         self._sending = Sending(self._outbox, sink)
+
+    def _known(self, settings: Settings, cluster: Cluster) -> tuple[SlurmJobs, Mapping[Identity, Known[JobConfig]]]:
+        """The source, and what the agent's store holds: which interfaces a run had stands nowhere else."""
+        try:
+            store = seen_from_outside(settings, cluster.name)
+            return make_jobs(settings, cluster.runner, store.facts()), store.known(self._sink, 0)
+        except NoAgent:
+            return make_jobs(settings, cluster.runner, self._outbox.facts()), {}
+
+    def _as_told(self, change: Change) -> Change:
+        """A run is told again as it was told first, by its interfaces or by its nodes."""
+        after = change.after
+        if not isinstance(after, JobConfig) or (told := self._told.get(after.identity)) is None:
+            return change
+        same = replace(after, sharing=told.document.sharing, holdings=told.document.holdings)
+        return change._replace(after=same)
 
     def send(self, look: Callable[[SlurmJobs], Observation], wanted: Callable[[int | None], bool]) -> bool:
         """Whether all got through."""
@@ -74,7 +94,7 @@ class _Resending:
             for _ in range(_LOOKS):
                 known = self._outbox.known(self._sink, 0)
                 plan = plan_jobs(look(self._source), known, self._rules)
-                changes = [change for change in plan.changes if wanted(change.after.ended_at)]
+                changes = [self._as_told(change) for change in plan.changes if wanted(change.after.ended_at)]
                 if not changes:
                     break
                 total += len(changes)

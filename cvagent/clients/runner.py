@@ -137,14 +137,20 @@ class NativeRunner:
         bin_dir: Folder of Slurm's commands; None finds them on the agent's PATH.
         slurm_conf: Path of slurm.conf; None keeps the SLURM_CONF that the agent itself was given, if any.
         max_stdout: Bytes.
+        stopped: Set by stop(), and may be set by others; None makes one.
     """
 
     def __init__(
-        self, bin_dir: Path | None = None, slurm_conf: Path | None = None, *, max_stdout: int = MAX_STDOUT
+        self,
+        bin_dir: Path | None = None,
+        slurm_conf: Path | None = None,
+        *,
+        max_stdout: int = MAX_STDOUT,
+        stopped: threading.Event | None = None,
     ) -> None:
         self._bin_dir = bin_dir
         self._max_stdout = max_stdout
-        self._stopped = threading.Event()
+        self._stopped = stopped or threading.Event()
         path = os.environ.get("PATH") or SYSTEM_PATH
         self._environment = {"PATH": path} | slurm_environment(
             bin_dir, slurm_conf or os.environ.get("SLURM_CONF"), path

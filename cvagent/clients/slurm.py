@@ -5,10 +5,12 @@ cannot forge, split or hide one. Every field is asked for by name; none is taken
 Times are epoch seconds (`TZ=UTC SLURM_TIME_FORMAT=%s`, set by the runner).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from sys import intern
 from typing import NamedTuple
 
+from cvagent.clients.gres import JOBS, NODES, GresAnswer, Size, read_gres, read_sizes
+from cvagent.clients.hostlist import unfold
 from cvagent.clients.marked import lists, new_mark, number, split_rows
 from cvagent.clients.runner import Runner
 from cvagent.errors import Unreadable
@@ -21,7 +23,12 @@ _LIVE_STATES = (
     "RUNNING,SUSPENDED,COMPLETING,STOPPED,SIGNALING,STAGE_OUT,RESIZING,COMPLETED,CANCELLED,FAILED,TIMEOUT,"
     "NODE_FAIL,PREEMPTED,BOOT_FAIL,DEADLINE,OUT_OF_MEMORY,REVOKED,SPECIAL_EXIT"
 )
-_LIVE_FIELDS = ("JobID", "State", "SubmitTime", "StartTime", "EndTime", "RestartCnt", "Partition", "NodeList", "Name")
+_LIVE_FIELDS = (
+    *("JobID", "State", "SubmitTime", "StartTime", "EndTime", "RestartCnt", "OverSubscribe", "Partition", "NodeList"),
+    "Name",
+)
+# Slurm's word for a job that shares its nodes with nobody, be it by its own wish or by its partition's.
+_EXCLUSIVE = "NO"
 _ENDED_STATES = (
     "BOOT_FAIL,CANCELLED,COMPLETED,DEADLINE,FAILED,NODE_FAIL,OUT_OF_MEMORY,PREEMPTED,TIMEOUT,REQUEUED,RESIZING,REVOKED"
 )
@@ -104,6 +111,14 @@ class Slurm:
         """Every run that accounting knows of these jobs, of any age. One call, unless the list is very long."""
         return [job for ids in lists(job_ids) for job in self._accounting(["-S", _ALL_TIMES, "-j", ids])]
 
+    def granted(self, job_ids: Collection[int]) -> GresAnswer:
+        """What these jobs hold on each of their nodes. One call over all jobs, however few are asked for."""
+        return read_gres(self._ask(JOBS), job_ids, unfold)
+
+    def sizes(self) -> dict[str, Size]:
+        """What jobs can have of each node of the cluster. One call."""
+        return read_sizes(self._ask(NODES))
+
     def _accounting(self, which: Sequence[str]) -> list[Run]:
         mark = new_mark()
         options = ["-n", "-a", "-X", "-D", "-p", f"--delimiter={mark}", "-o", ",".join(_ENDED_FIELDS)]
@@ -126,11 +141,12 @@ def _live(record: str) -> Run:
     fields = record.split(FIELD, len(_LIVE_FIELDS) - 1)
     if len(fields) != len(_LIVE_FIELDS):
         raise Unreadable(f"squeue printed a record of {len(fields)} fields where {len(_LIVE_FIELDS)} were asked for")
-    job_id, word, submitted, started, ended, restarts, partition, nodes, name = fields
+    job_id, word, submitted, started, ended, restarts, sharing, partition, nodes, name = fields
     try:
         identity = Identity(number(job_id), number(submitted))
         end = _epoch(ended) if word in OVER else None
-        return Run(identity, intern(word), _epoch(started), end, intern(partition), nodes, name, number(restarts))
+        times, place = (_epoch(started), end), (intern(partition), nodes)
+        return Run(identity, intern(word), *times, *place, name, number(restarts), sharing == _EXCLUSIVE)
     except ValueError as error:
         raise Unreadable(f"squeue printed a job that cannot be read: {error}") from None
 

@@ -143,8 +143,7 @@ class SlurmNodes:
             *(f"--nodes={len(nodes)}", f"--nodelist={folded(nodes)}", "--ntasks-per-node=1", f"--mem={_MIB}"),
             *(f"--immediate={_WAIT_S}", f"--time={ceil(job.time_s / 60)}", *_chosen(job, partition)),
             *job.arguments,
-            *_PYTHON,
-            *("-c", _LAUNCHER, "--pieces", *([f"--allow={job.allow}"] if job.allow else [])),
+            *_launched(job.allow),
         ]
         said, reason = b"", ""
         try:
@@ -163,6 +162,16 @@ class SlurmNodes:
 
     def _ask(self, command: Sequence[str]) -> str:
         return self._runner.run(command, timeout_s=self._timeout_s).decode(errors="replace")
+
+
+def inventory_command(allow: str) -> list[str]:
+    """What runs the inventory on a node that is given no environment. See InventoryJob for `allow`."""
+    env, *rest = _launched(allow)
+    return [env, f"{_SCRIPT}={_packed()}", *rest]
+
+
+def _launched(allow: str) -> list[str]:
+    return [*_PYTHON, "-c", _LAUNCHER, "--pieces", *([f"--allow={allow}"] if allow else [])]
 
 
 class Answers(Struct, frozen=True):

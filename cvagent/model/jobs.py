@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from cvagent.model.holdings import Allocation, Holding, Sharing
+from cvagent.model.nodes import NodeFacts
+
 
 class State(str, Enum):
     """What CloudVision can be told about a job. A pending job is not told at all."""
@@ -71,6 +74,7 @@ class Run(Struct, frozen=True, gc=False):
         nodes: Folded hostlist; empty when Slurm names none. It shrinks while a job is COMPLETING.
         name: The job's name: any bytes a user likes.
         restarts: Slurm's restart count; None from accounting, which does not know.
+        exclusive: Whether it was to have its nodes to itself; None from accounting, which does not know.
     """
 
     identity: Identity
@@ -81,6 +85,7 @@ class Run(Struct, frozen=True, gc=False):
     nodes: str
     name: str
     restarts: int | None = None
+    exclusive: bool | None = None
 
 
 class Observation(Struct, frozen=True):
@@ -94,6 +99,8 @@ class Observation(Struct, frozen=True):
         since: Ended runs with an end before this were not looked for.
         accounting: False when the cluster keeps none: ends are then seen in slurmctld alone.
         unfinished: Runs that accounting has half a record of so far: they are not lost, and not told yet.
+        allocations: What runs that may share nodes hold there, as far as it was asked for.
+        facts: By node, what those nodes said of their interfaces; a node that never told any is left out.
     """
 
     at: int
@@ -103,6 +110,8 @@ class Observation(Struct, frozen=True):
     since: int
     accounting: bool
     unfinished: frozenset[Identity] = frozenset()
+    allocations: Mapping[Identity, Allocation] = {}
+    facts: Mapping[str, NodeFacts] = {}
 
 
 class JobConfig(Struct, frozen=True, array_like=True, gc=False, tag="job"):
@@ -111,6 +120,7 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False, tag="job"):
     Attributes:
         key: `<job_id>@<cluster>`; `<job_id>.<n>@<cluster>` for the run after the n-th restart.
         inferred: The end was concluded from absence; accounting may still correct it.
+        holdings: Node by node, how its interfaces were found, or why not; none for a run that was not asked about.
     """
 
     key: str
@@ -123,6 +133,15 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False, tag="job"):
     partition: str
     nodes: str
     inferred: bool = False
+    sharing: Sharing = Sharing.UNKNOWN
+    holdings: tuple[Holding, ...] = ()
+
+    @property
+    def macs(self) -> tuple[str, ...]:
+        """What is to be told in place of the nodes, each once; none when the nodes are to be told."""
+        if self.sharing is not Sharing.INTERFACES:
+            return ()
+        return tuple(dict.fromkeys(mac for holding in self.holdings for mac in holding.macs))
 
     @property
     def word(self) -> str:
@@ -133,7 +152,9 @@ class JobConfig(Struct, frozen=True, array_like=True, gc=False, tag="job"):
         """One line for people; what cannot be printed in a name is replaced."""
         name = "".join(letter if letter.isprintable() else "\ufffd" for letter in f"{self.name}@{self.partition}")
         span = f"from {utc(self.started_at)}" + (f" to {utc(self.ended_at)}" if self.ended_at else "")
-        return f"{name[:40]}  {self.nodes[:60]}  {span}" + ("  (end inferred)" if self.inferred else "")
+        notes = {Sharing.INTERFACES: f"  {len(self.macs)} interfaces", Sharing.SHARED: "  (shared nodes)"}
+        inferred = "  (end inferred)" if self.inferred else ""
+        return f"{name[:40]}  {self.nodes[:60]}{notes.get(self.sharing, '')}  {span}{inferred}"
 
     @property
     def identity(self) -> Identity:

@@ -24,6 +24,7 @@ from cvagent.model import (
     State,
 )
 from cvagent.push.guard import absences, overdue, refusal
+from cvagent.push.sharing import Ladder, SharingRules
 
 _NO_ACCOUNTING = "this cluster keeps no accounting: ends are seen in slurmctld alone, for MinJobAge, without look-back"
 # squeue is asked before sacct: what began just now may stand in the second answer alone.
@@ -40,6 +41,7 @@ class JobRules(Struct, frozen=True):
         absent_rounds: Good observations in a row after which a run that Slurm no longer shows is taken as ended.
         removal_share: A plan that would end more than this share of the open runs by inference refuses to.
         force: Let it.
+        sharing: How runs that share nodes are told.
     """
 
     cluster: str
@@ -48,6 +50,7 @@ class JobRules(Struct, frozen=True):
     absent_rounds: int = 3
     removal_share: float = 0.3
     force: bool = False
+    sharing: SharingRules = SharingRules()
 
 
 def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> Plan:
@@ -86,6 +89,7 @@ class _Changes:
         self._observed = observed
         self._known = known
         self._rules = rules
+        self._ladder = Ladder(observed, rules.sharing)
         self._new: list[Run] = []
 
     def follow(self, runs: Iterable[Run]) -> None:
@@ -103,7 +107,7 @@ class _Changes:
                 self.made += [Change(None, document, "new") for document in self._documents(run)]
 
     def _update(self, document: JobConfig, run: Run) -> None:
-        after = _updated(document, run)
+        after = self._updated(document, run)
         if after == document:
             self.unchanged += 1
         else:
@@ -134,7 +138,7 @@ class _Changes:
         """What a sink is to know about a run that the store does not know; nothing while it cannot be told."""
         if run.started_at is None or not run.nodes or run.word == "COMPLETING":
             return
-        if self._is_early(run) or not self._is_wanted(run):
+        if self._is_early(run) or not self._is_wanted(run) or (told := self._ladder.told(run)) is None:
             return
         document = JobConfig(
             key=self._key(run),
@@ -146,9 +150,15 @@ class _Changes:
             name=run.name,
             partition=run.partition,
             nodes=run.nodes,
+            sharing=told.sharing,
+            holdings=told.holdings,
         )
         self._keys.add(document.key)
         yield document
+
+    def _updated(self, document: JobConfig, run: Run) -> JobConfig:
+        after = _updated(document, run)
+        return after if after.nodes == document.nodes else self._ladder.moved(after, run)
 
     def _is_wanted(self, run: Run) -> bool:
         rules = self._rules
@@ -243,6 +253,8 @@ def _updated(document: JobConfig, run: Run) -> JobConfig:
         name=document.name if run.restarts is None else run.name,
         partition=run.partition or document.partition,
         nodes=run.nodes or document.nodes,
+        sharing=document.sharing,
+        holdings=document.holdings,
     )
 
 

@@ -73,13 +73,18 @@ class ClusterSettings(BaseSettings):
         validate_default=True,
         description="Regular expression: a job is reported when a match is in its partition's name; none: all",
     )
+    job_resources: Annotated[Literal["node", "interface", "auto"], values.LOWER] = Field(
+        "auto",
+        description="How jobs are told: node (by their nodes), interface (by MACs, where those are known) or auto (by "
+        "MACs where a node is shared); MACs need CVAGENT_NODE_FACTS",
+    )
     hook_spool: Path | None = Field(
         None, description="Directory in which the hook leaves its notes (docs/hook.md); none: no notes are looked for"
     )
-    node_facts: Annotated[Literal["srun", "report", "off"], values.LOWER] = Field(
+    node_facts: Annotated[Literal["srun", "ssh", "report", "off"], values.LOWER] = Field(
         "srun",
-        description="How nodes tell their interfaces: srun (one small job step), report (files in "
-        "CVAGENT_NODE_REPORT_DIR) or off (docs/operations.md)",
+        description="How nodes tell their interfaces: srun (one small job step), ssh, report (by themselves, in files "
+        "or by HTTP) or off (docs/operations.md)",
     )
     node_interval_s: float = Field(
         60, ge=1, le=86_400, description="Seconds from one look at the nodes to the next, 1 to 86400"
@@ -88,9 +93,14 @@ class ClusterSettings(BaseSettings):
         24, gt=0, le=8760, description="Hours after which a node is asked for its interfaces again, up to 8760"
     )
     node_report_dir: Path | None = Field(
-        None,
-        description="Directory in which nodes leave reports as NODE.json; needed when CVAGENT_NODE_FACTS is report",
+        None, description="Directory in which nodes leave reports as NODE.json, when CVAGENT_NODE_FACTS is report"
     )
+    ssh_args: values.Words = Field(
+        "",
+        validate_default=True,
+        description="Arguments for ssh when CVAGENT_NODE_FACTS is ssh, in a shell's quotes: -i KEY -l USER, -F FILE",
+    )
+    ssh_fanout: int = Field(64, ge=1, le=1024, description="Nodes that are asked by ssh at the same time, 1 to 1024")
     node_key: Annotated[Literal["node", "node@cluster"], values.LOWER] = Field(
         "node", description="What a node is called in CloudVision: node (its name in Slurm) or node@cluster"
     )
@@ -137,6 +147,11 @@ class ClusterSettings(BaseSettings):
         None,
         description="File with the token that the pages ask for; needed when CVAGENT_HTTP_LISTEN is beyond loopback",
     )
+    node_report_token_file: values.SecretFile | None = Field(
+        None,
+        description="File with the token that nodes give when they send their report to CVAGENT_HTTP_LISTEN; none: "
+        "nodes cannot send any (docs/operations.md)",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], values.LOWER] = Field(
         "info", description="The least that is logged: debug, info, warning or error"
     )
@@ -152,6 +167,7 @@ class ClusterSettings(BaseSettings):
 
     _cloudvision_secret: Secret = PrivateAttr()
     _http_secret: Secret | None = PrivateAttr()
+    _report_secret: Secret | None = PrivateAttr()
     _store_secret: Secret = PrivateAttr()
 
     @classmethod
@@ -172,6 +188,8 @@ class ClusterSettings(BaseSettings):
         del context
         self._cloudvision_secret = secret_of(self.cloudvision_token, self.cloudvision_token_file)
         self._http_secret = Secret(path=self.http_token_file) if self.http_token_file else None
+        reports = self.node_report_token_file
+        self._report_secret = Secret(path=reports) if reports else None
         self._store_secret = secret_of(None if self.store_url_file else self.store_url, self.store_url_file)
 
     @property
@@ -185,19 +203,25 @@ class ClusterSettings(BaseSettings):
         return self._http_secret
 
     @property
+    def report_secret(self) -> Secret | None:
+        """The token that a node gives with its report; None when nodes cannot send any."""
+        return self._report_secret
+
+    @property
     def store_secret(self) -> Secret:
         """The store's URL, which may hold a password, from the setting or from its file."""
         return self._store_secret
 
     def secret_texts(self) -> list[str]:
         """Texts that no log may show, as far as they were read by now: tokens, and the store's password."""
-        tokens = [text for held in (self._cloudvision_secret, self._http_secret) if held for text in held.texts()]
+        held = (self._cloudvision_secret, self._http_secret, self._report_secret)
+        tokens = [text for secret in held if secret for text in secret.texts()]
         passwords = [text for url in self._store_secret.texts() for text in values.passwords(url)]
         return tokens + passwords
 
     def exposed_files(self) -> list[str]:
         """A line for each secret file that everybody on the machine can read."""
-        files = (self.cloudvision_token_file, self.http_token_file, self.store_url_file)
+        files = (self.cloudvision_token_file, self.http_token_file, self.node_report_token_file, self.store_url_file)
         return [line for path in files if path and (line := exposure(path))]
 
     @field_validator("cloudvision_token_file")
@@ -213,13 +237,6 @@ class ClusterSettings(BaseSettings):
         if container is None and others.data.get("slurm_deployment") == "docker":
             raise ValueError("is needed when CVAGENT_SLURM_DEPLOYMENT is docker")
         return container
-
-    @field_validator("node_report_dir")
-    @classmethod
-    def _directory_of_reports(cls, path: Path | None, others: ValidationInfo) -> Path | None:
-        if path is None and others.data.get("node_facts") == "report":
-            raise ValueError("is needed when CVAGENT_NODE_FACTS is report")
-        return path
 
     @field_validator("slurm_bin_dir")
     @classmethod
@@ -237,6 +254,15 @@ class ClusterSettings(BaseSettings):
         if given and given.get_secret_value() != IN_MEMORY:
             raise ValueError("give either CVAGENT_STORE_URL or CVAGENT_STORE_URL_FILE")
         values.store_url(SecretStr(read(path)))
+        return path
+
+    @field_validator("node_report_token_file")
+    @classmethod
+    def _way_of_reports(cls, path: Path | None, others: ValidationInfo) -> Path | None:
+        if path is None and others.data.get("node_facts") == "report" and not others.data.get("node_report_dir"):
+            raise ValueError("is needed when CVAGENT_NODE_FACTS is report, or CVAGENT_NODE_REPORT_DIR")
+        if path and "http_listen" in others.data and others.data["http_listen"] is None:
+            raise ValueError("takes reports on CVAGENT_HTTP_LISTEN, which is off")
         return path
 
     @field_validator("http_token_file")

@@ -6,11 +6,11 @@ from collections.abc import Set as AbstractSet
 from typing import Any
 
 from cvagent.clients.cloudvision import CloudVision
+from cvagent.clients.hostlist import unfold
 from cvagent.errors import Permanent
 from cvagent.model import Document, JobConfig, State, utc
 from cvagent.model.nodes import node_key
 from cvagent.sinks.cloudvision import CloudVisionSink
-from cvagent.sinks.hostlist import unfold
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -60,10 +60,16 @@ def document(config: Document, location: str, *, with_cluster: bool = False) -> 
         "state": f"JOB_STATE_{config.state.value}",
         "start_time": utc(config.started_at),
         "location": location,
-        "nodes": {"values": [node_key(node, location, with_cluster=with_cluster) for node in unfold(config.nodes)]},
-    }
+    } | _where(config, location, with_cluster=with_cluster)
     if config.state is State.RUNNING:
         return body
     if config.ended_at is None:
         raise Permanent(f"this run is {config.state.value} and has no end")
     return body | {"end_time": utc(config.ended_at)}
+
+
+def _where(config: JobConfig, location: str, *, with_cluster: bool) -> dict[str, Any]:
+    """Interfaces or nodes, never both."""
+    if config.macs:
+        return {"interfaces": {"values": list(config.macs)}}
+    return {"nodes": {"values": [node_key(node, location, with_cluster=with_cluster) for node in unfold(config.nodes)]}}

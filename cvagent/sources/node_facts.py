@@ -1,17 +1,15 @@
-"""Has nodes read their own hardware: in one job step for all that can take it, or from reports that they leave."""
+"""Has nodes read their own hardware: in one job step for all that can take it, or by ssh."""
 
 import logging
-import os
-import stat
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Protocol
 
 from msgspec import Struct
 
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNode, SlurmNodes
+from cvagent.clients.ssh_nodes import SshNodes
 from cvagent.errors import SourceError
 
 log = logging.getLogger(__name__)
@@ -22,7 +20,8 @@ _RESERVED = frozenset({"reserved", "maintenance"})
 _NEEDED_MIB = 16
 _MOST_STEPS = 16
 _LEAST_S = 2.0
-_MAX_REPORT = 4 << 20
+# Nobody answers there; a node that is busy, drained or down for Slurm alone may.
+_UNREACHABLE = frozenset({"not_responding", "powered_down", "powering_up", "powering_down"})
 
 
 class Answer(Struct, frozen=True):
@@ -54,6 +53,27 @@ class NoInventory:
         """See Inventory."""
         del nodes, due
         return Answer()
+
+
+class SshInventory:
+    """Every node by ssh, whatever Slurm does with it: no job, and no wait for one that is busy.
+
+    Args:
+        limit_s: For all of them, in seconds.
+    """
+
+    def __init__(self, nodes: SshNodes, limit_s: float) -> None:
+        self._nodes = nodes
+        self._limit_s = limit_s
+
+    def ask(self, nodes: Mapping[str, SlurmNode], due: Collection[str]) -> Answer:
+        """See Inventory."""
+        away = {name: reason for name in due if (reason := unreachable(nodes[name]))}
+        able = [name for name in due if name not in away]
+        if not able:
+            return Answer(reasons=away)
+        heard = self._nodes.inventories(able, self._limit_s)
+        return Answer(heard.lines, away | heard.reasons, frozenset(heard.reasons))
 
 
 class StepInventory:
@@ -133,6 +153,11 @@ class _Steps:
             self.reasons |= dict.fromkeys(missing, brought.reason or "did not answer")
 
 
+def unreachable(node: SlurmNode) -> str:
+    """Why a node is not worth trying by ssh; empty when it is."""
+    return " ".join(sorted(node.words & _UNREACHABLE))
+
+
 def why_not(node: SlurmNode, job: InventoryJob) -> str:
     """Why a node cannot take a step now; empty when it can."""
     unfit = node.words - _BASES - _HARMLESS - (_RESERVED if job.reservation else frozenset())
@@ -162,45 +187,3 @@ def grouped(names: Iterable[str], nodes: Mapping[str, SlurmNode], partition: str
         del members[best]
         defaults.discard(best)
     return groups
-
-
-class Reports:
-    """A folder in which nodes leave what the inventory printed, as `<node>.json`.
-
-    Nobody else may write there. A report counts once; a node that does not report is only said to be late.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._taken: dict[str, int] = {}
-
-    def ask(self, nodes: Mapping[str, SlurmNode], due: Collection[str]) -> Answer:
-        """See Inventory. Also takes reports of nodes that are not due: they have news."""
-        if not self._folder.is_dir():
-            raise SourceError(f"{self._folder} is no folder that can be read (CVAGENT_NODE_REPORT_DIR)")
-        lines, reasons = {}, dict.fromkeys(due, "has left no report")
-        for name in nodes:
-            try:
-                line = self._read(name)
-            except (OSError, ValueError) as error:
-                reasons[name] = f"left a report that cannot be read: {error}"
-                continue
-            if line is not None:
-                lines[name] = line
-                reasons.pop(name, None)
-        return Answer(lines, reasons)
-
-    def _read(self, name: str) -> bytes | None:
-        """A report that was not taken yet; no link is followed, and nothing waited for."""
-        try:
-            file = os.open(self._folder / f"{name}.json", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        with os.fdopen(file, "rb") as report:
-            found = os.fstat(file)
-            if self._taken.get(name) == found.st_mtime_ns:
-                return None
-            self._taken[name] = found.st_mtime_ns
-            if not stat.S_ISREG(found.st_mode) or found.st_size > _MAX_REPORT:
-                raise ValueError(f"no plain file of at most {_MAX_REPORT >> 20} MiB")
-            return report.read(_MAX_REPORT)

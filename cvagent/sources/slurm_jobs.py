@@ -1,6 +1,7 @@
 """Live and ended Slurm jobs as one observation: squeue always, sacct where the cluster keeps accounting.
 
-At most one squeue and two sacct calls a round, however many jobs there are.
+At most one squeue and two sacct calls a round, however many jobs there are; one scontrol more when there are new ones
+on nodes that they may share.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -11,6 +12,7 @@ from msgspec.structs import replace
 
 from cvagent.clients.slurm import Slurm, SlurmConfig
 from cvagent.model import OVER, Ask, Identity, Known, Observation, Run
+from cvagent.sources.slurm_allocations import Allocations
 
 # slurmctld's clock may be ahead of ours.
 _AHEAD_S = 60
@@ -22,10 +24,14 @@ class SlurmJobs:
     """A `ports.Source` over the cluster's commands.
 
     Where the cluster keeps no accounting the ends of jobs are seen in slurmctld alone, for MinJobAge seconds.
+
+    Args:
+        allocations: None leaves out what runs hold on shared nodes.
     """
 
-    def __init__(self, slurm: Slurm) -> None:
+    def __init__(self, slurm: Slurm, allocations: Allocations | None = None) -> None:
         self._slurm = slurm
+        self._allocations = allocations
         self._config: SlurmConfig | None = None
         self._config_at = 0
         # Submit times by job id, for the jobs of the last round.
@@ -44,7 +50,7 @@ class SlurmJobs:
             new += [run for run in ended if run.identity not in ask.known]
             job_ids = _left_open(gone, ended, ask.now) | self._unnumbered(new, ask) | self._doubtful
             ended += self._slurm.jobs_by_id(sorted(job_ids)) if job_ids else []
-        observation = _observation(ask, live, ended, self._earlier, accounting=accounting)
+        observation = self._granted(_observation(ask, live, ended, self._earlier, accounting=accounting), ask)
         self._earlier = observation.earlier
         self._doubtful = {
             identity.job_id for identity, run in observation.accounted.items() if _is_doubtful(run, ask, live)
@@ -56,7 +62,13 @@ class SlurmJobs:
         accounting = self._keeps_accounting(ask.now)
         live = {run.identity: run for run in self._slurm.live_jobs() if run.identity.job_id in job_ids}
         asked = self._slurm.jobs_by_id(sorted(job_ids)) if accounting else []
-        return _observation(ask, live, asked, {}, accounting=accounting)
+        return self._granted(_observation(ask, live, asked, {}, accounting=accounting), ask)
+
+    def _granted(self, observation: Observation, ask: Ask) -> Observation:
+        if self._allocations is None:
+            return observation
+        allocations, facts = self._allocations.look(ask, observation.live)
+        return replace(observation, allocations=allocations, facts=facts)
 
     def _unnumbered(self, new: Iterable[Run], ask: Ask) -> set[int]:
         """Ids of new runs that may be the second of their job or a later one: all runs of a job number each."""

@@ -12,6 +12,7 @@ from cvagent.errors import SourceError
 from cvagent.model import Ask, Delay, NodeFacts, NodesSeen
 from cvagent.model.nodes import node_facts, remembering
 from cvagent.sources.node_facts import Inventory
+from cvagent.sources.slurm_allocations import FactReader
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ _DAY_S = 86_400
 _LONGEST_WAIT_S = 3600
 
 
-class FactStore(Protocol):
+class FactStore(FactReader, Protocol):
     """Keeps what nodes said, line by line."""
 
     def after(self, at: float) -> dict[str, tuple[bytes, float]]:

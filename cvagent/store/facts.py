@@ -1,9 +1,9 @@
 """What nodes said of themselves, so that a restart does not ask them again."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from cvagent.store.tables import node_facts
 
@@ -13,7 +13,7 @@ _columns = node_facts.c
 
 
 class SqlFacts:
-    """A `sources.node_facts.FactStore`.
+    """A `sources.slurm_nodes.FactStore` and a `sources.slurm_allocations.FactReader`.
 
     Args:
         transaction: Of the store that this is a part of.
@@ -26,10 +26,15 @@ class SqlFacts:
 
     def after(self, at: float) -> dict[str, tuple[bytes, float]]:
         """See FactStore."""
-        query = select(_columns.node, _columns.body, _columns.collected_at)
-        with self._transaction() as connection:
-            found = connection.execute(query.where(_columns.cluster == self._cluster, _columns.collected_at > at))
-            return {node: (body, collected_at) for node, body, collected_at in found}
+        return self._select(_columns.collected_at > at)
+
+    def of(self, nodes: Collection[str]) -> dict[str, tuple[bytes, float]]:
+        """See FactReader."""
+        names = sorted(nodes)
+        found: dict[str, tuple[bytes, float]] = {}
+        for first in range(0, len(names), _CHUNK):
+            found |= self._select(_columns.node.in_(names[first : first + _CHUNK]))
+        return found
 
     def keep(self, lines: Mapping[str, bytes], at: float) -> None:
         """See FactStore."""
@@ -46,6 +51,12 @@ class SqlFacts:
         """See FactStore."""
         with self._transaction() as connection:
             self._remove(connection, nodes)
+
+    def _select(self, which: ColumnElement[bool]) -> dict[str, tuple[bytes, float]]:
+        query = select(_columns.node, _columns.body, _columns.collected_at)
+        with self._transaction() as connection:
+            found = connection.execute(query.where(_columns.cluster == self._cluster, which))
+            return {node: (body, collected_at) for node, body, collected_at in found}
 
     def _remove(self, connection: Connection, nodes: Iterable[str]) -> None:
         names = sorted(nodes)

@@ -43,7 +43,7 @@ def write_system_files(settings: Settings) -> None:
 
 
 def write_slurm_files(settings: Settings) -> None:
-    """slurm.conf and its neighbours, the keys, the hooks and the device files that stand for GPUs."""
+    """slurm.conf and its neighbours, the keys, the hooks and the device files that stand for GPUs and NICs."""
     etc = settings.path("etc")
     words = _words(settings)
     for name in ("slurm.conf", "slurmdbd.conf", "cgroup.conf"):
@@ -56,7 +56,7 @@ def write_slurm_files(settings: Settings) -> None:
         if not settings.path("hooks", hook).exists():
             settings.path("hooks", hook).write_text("#!/bin/sh\nexit 0\n")
             settings.path("hooks", hook).chmod(0o755)
-    _write_gpus(settings)
+    _write_gres(settings)
 
 
 def write_commands(settings: Settings, holder: int) -> None:
@@ -102,22 +102,30 @@ def _node_line(settings: Settings, number: int) -> str:
         place = f"NodeAddr={node_address(number)}"
     else:
         place = f"NodeHostName=ctl NodeAddr=127.0.0.1 Port={6917 + number}"
-    gres = f"Gres=gpu:h100:{settings.gpus} " if settings.gpus else ""
+    counts = {"gpu:h100": settings.gpus, "nic": settings.nics}
+    held = ",".join(f"{name}:{count}" for name, count in counts.items() if count)
+    gres = f"Gres={held} " if held else ""
     return (
         f"NodeName=node{number} {place} Sockets=2 CoresPerSocket={settings.cpus // 2} ThreadsPerCore=1 "
         f"RealMemory={settings.memory_mib} {gres}Feature=h100,rack{1 + (number - 1) // 8} State=UNKNOWN"
     )
 
 
-def _write_gpus(settings: Settings) -> None:
-    # Without File= a node registers no GPU and is refused. The device need not work.
-    for index in range(settings.gpus):
-        device = settings.path("dev", f"gpu{index}")
+def _write_gres(settings: Settings) -> None:
+    # Without File= a node registers no GPU and is refused, while NICs are merely counted. The devices need not work.
+    lines = _gres_line(settings, "gpu", settings.gpus, 195, "Type=h100 ")
+    if settings.nic_files:
+        lines += _gres_line(settings, "nic", settings.nics, 231)
+    settings.path("etc", "gres.conf").write_text(lines)
+
+
+def _gres_line(settings: Settings, name: str, count: int, major: int, kind: str = "") -> str:
+    for index in range(count):
+        device = settings.path("dev", f"{name}{index}")
         if not device.exists():
-            os.mknod(device, 0o20666, os.makedev(195, index))
-    files = f"{settings.path('dev')}/gpu[0-{settings.gpus - 1}]"
-    line = f"NodeName=node[1-{settings.nodes}] Name=gpu Type=h100 File={files}\n" if settings.gpus else ""
-    settings.path("etc", "gres.conf").write_text(line)
+            os.mknod(device, 0o20666, os.makedev(major, index))
+    files = f"{settings.path('dev')}/{name}[0-{count - 1}]"
+    return f"NodeName=node[1-{settings.nodes}] Name={name} {kind}File={files}\n" if count else ""
 
 
 def _fill(template: str, words: dict[str, object]) -> str:

@@ -34,6 +34,8 @@ class Settings:
     cpus: int = 8
     memory_mib: int = 16000
     gpus: int = 4
+    nics: int = 0
+    nic_files: bool = True
     credential_expiry_s: int = 0
     min_job_age_s: int = 300
     slurmd_timeout_s: int = 30
@@ -86,6 +88,8 @@ def from_environment(environment: Mapping[str, str], nodes: int, mode: str) -> S
         cpus=number("LAB_CPUS", 8),
         memory_mib=number("LAB_MEMORY_MIB", 16000),
         gpus=number("LAB_GPUS", 4),
+        nics=number("LAB_NICS", 0),
+        nic_files=number("LAB_NIC_FILES", 1) != 0,
         credential_expiry_s=number("LAB_CRED_EXPIRE", 0),
         min_job_age_s=number("LAB_MIN_JOB_AGE", 300),
         slurmd_timeout_s=number("LAB_SLURMD_TIMEOUT", 30),

@@ -4,10 +4,12 @@ import msgspec
 import pytest
 
 from cvagent.api.observer import Board
+from cvagent.api.page import View
 from cvagent.api.server import HttpServer, make_app
 from cvagent.errors import StoreError
 from cvagent.model import Change, JobConfig, Plan, State
 from cvagent.settings import Settings
+from cvagent.sources.node_reports import Mailbox
 from cvagent.store.outbox import SqlOutbox
 
 NOW = 1_772_362_800.0
@@ -30,8 +32,13 @@ class Lab:
         self.clock = Clock()
         self.outbox = SqlOutbox("sqlite://", "lab")
         self.board = Board(flows={"jobs": 110.0}, sinks={SINK: 300.0})
+        self.woken = 0
+        self.mailbox = Mailbox(self._wake)
         self._folder = folder
         self._servers = []
+
+    def _wake(self):
+        self.woken += 1
 
     def serve(self, *, token=None, **changed):
         if token is not None:
@@ -45,8 +52,8 @@ class Lab:
                 **changed,
             }
         )
-        app = make_app(self.outbox, self.board, settings, "lab", self.clock)
-        server = HttpServer(app, settings.http_listen)
+        view = View(self.outbox, self.board, settings, "lab", self.clock)
+        server = HttpServer(make_app(view, self.mailbox), settings.http_listen)
         server.start()
         self._servers.append(server)
         return server

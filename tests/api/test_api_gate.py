@@ -5,13 +5,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from cvagent.api.page import View
 from cvagent.api.server import HttpServer, make_app
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.settings import Listen, Settings
 
 TOKEN = "correct-horse"
 OPEN = ["/healthz", "/readyz", "/metrics"]
-CLOSED = ["/", "/documents?sink=cloudvision_jobs", "/favicon.ico", "/docs", "/openapi.json", "/no-such-page"]
+CLOSED = ["/", "/documents?sink=cloudvision_jobs", "/facts", "/favicon.ico", "/docs", "/openapi.json", "/no-such-page"]
 
 
 def ask(server, path, **more):
@@ -76,7 +77,7 @@ def test_beyond_loopback_without_a_token_there_is_no_server(lab):
     settings = Settings(cloudvision_url="https://cvp.example.org", cloudvision_token="t")
     open_settings = settings.model_copy(update={"http_listen": Listen("0.0.0.0", 0)})  # noqa: S104
     with pytest.raises(SettingsError, match="CVAGENT_HTTP_TOKEN_FILE"):
-        make_app(lab.outbox, lab.board, open_settings, "lab", lab.clock)
+        make_app(View(lab.outbox, lab.board, open_settings, "lab", lab.clock))
 
 
 def test_loopback_names_are_welcome(lab):

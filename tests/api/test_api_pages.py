@@ -7,10 +7,11 @@ import pytest
 import requests
 from fakes import a_node
 
-from cvagent.api.documents import decode_rows
+from cvagent.api.documents import decode_facts, decode_rows
 from cvagent.api.observer import Board
 from cvagent.errors import SourceError
 from cvagent.model import Accepted, Change, Deferred, Plan, Refused, State
+from cvagent.model.holdings import Holding, How, Link, Port, Sharing
 from cvagent.model.usage import UsageReport
 
 SINK = "cloudvision_jobs"
@@ -198,6 +199,27 @@ def test_page_shows_nodes(lab, job):
     assert "n1 1 interface present ens1f0 0c:42:a1:00:00:01 10.88.1.1 2026-03-01 11:00:00" in text
     assert "n2 1 interface gone" in text
     assert "n3 1 interface present 1 400: no cvagent inventory n3" in text
+
+
+def test_facts_are_what_nodes_said(lab):
+    server = lab.serve()
+    said = {"n1": (b'{"schema":1}', 7.0), "n2": (b"[]", 7.0)}
+    lab.outbox.facts().keep({node: line for node, (line, _) in said.items()}, 7.0)
+    assert decode_facts(requests.get(f"{server.url}/facts", timeout=5).content) == said
+    one = requests.get(f"{server.url}/facts", params={"node": ["n2", "n3"]}, timeout=5)
+    assert decode_facts(one.content) == {"n2": (b"[]", 7.0)}
+
+
+@pytest.mark.parametrize(
+    ("sharing", "shown"), [(Sharing.INTERFACES, "node1 1 interface "), (Sharing.SHARED, "node1 shared ")]
+)
+def test_page_says_how_a_job_was_told(lab, job, sharing, shown):
+    server = lab.serve()
+    port = Port("ens1", "94:6d:ae:00:00:01", None, None)
+    holdings = (Holding("node1", How.EXACT, (Link("nic", 0, None, None, (port,)),)),)
+    lab.record(job(1, nodes="node1", sharing=sharing, holdings=holdings))
+    lab.answer(Accepted())
+    assert shown in words(server)
 
 
 def test_page_shows_usage(lab):

@@ -159,3 +159,38 @@ def test_the_recorded_demo_ends_by_itself_and_leaves_nothing(tmp_path):
     assert "Replaying a recorded cluster" in shown
     assert "1@lab" in shown
     assert set(folder.glob("cvagent-demo-*")) <= left
+
+
+def test_explain_tells_what_cloudvision_was_told(cvagent):
+    cvagent("run", "--once")
+    told = cvagent("explain", "job", "1")
+    assert told.exit_code == 0
+    assert told.stdout.startswith("1@lab  ")
+    assert "CloudVision  accepted this at 20" in told.stdout
+    [story] = json.loads(cvagent("explain", "job", "1", "--json").stdout)
+    assert (story["key"], story["told_by"], story["cloudvision"]["status"]) == ("1@lab", "nodes", "accepted")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("job", "987654"), 1, "job 987654: CloudVision was told nothing of it"),
+        (("job", "987654", "--json"), 1, "job 987654: CloudVision was told nothing of it"),
+        (("job", "train"), 2, "'train' is not a valid integer"),
+        (("node", "nosuch\x1b[2J"), 1, "node nosuch\ufffd[2J: it has told nothing"),
+        (("mac", "02:00:00:00:00:01"), 1, "02:00:00:00:00:01: no node told of an interface with this MAC"),
+        (("mac", "node1"), 2, "'node1' is no MAC"),
+        (("mac", "02:00:00:00:00:01", "--at", "yesterday"), 2, "'yesterday' is no time"),
+        (("mac", "02:00:00:00:00:01", "--at", "9d"), 1, "the store forgets a job 24 h after its end"),
+    ],
+)
+def test_explain_says_what_is_not_known(cvagent, words, code, said):
+    told = cvagent("explain", *words)
+    assert (told.exit_code, told.stdout) == (code, "")
+    assert said in told.stderr
+
+
+def test_explain_needs_the_agent_when_the_store_is_in_its_memory(cvagent):
+    told = cvagent("explain", "job", "1", CVAGENT_STORE_URL=None)
+    assert told.exit_code == 1
+    assert "no agent answers" in told.stderr

@@ -3,7 +3,7 @@
 import random
 import re
 
-from cvagent.sinks.hostlist import unfold
+from cvagent.clients.hostlist import unfold
 
 MANY = 2000
 PER_CALL = 250

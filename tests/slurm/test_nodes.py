@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from fixtures.sysfs import gpu_server
+from machines import dress, truth
 from slurm_lab import Lab, folder_of_ours
 from waiting import wait_until
 
@@ -16,16 +16,6 @@ NODES = 32
 NAMES = [f"node{number}" for number in range(1, NODES + 1)]
 # A round every second, and the interfaces that a GPU server has.
 EAGER = {"node_facts": "srun", "node_interval_s": 1}
-RENAMED = """
-set -e
-mount --bind "$0/sys/devices" /sys/devices
-mount --bind "$0/sys/bus/pci" /sys/bus/pci
-mount --bind "$0/sys/class/net" /sys/class/net
-ip link set ens1f1 down
-ip link set ens1f1 name ens0f0np0
-ip addr add "$1/16" dev ens0f0np0
-ip link set ens0f0np0 up
-"""
 
 
 @pytest.fixture(scope="module")
@@ -34,45 +24,11 @@ def big(_slurm):
     lab = Lab(folder_of_ours(32), nodes=NODES, slurmd_timeout=10, message_timeout=5)
     try:
         lab.start()
-        for number, name in enumerate(NAMES, 1):
-            tree = lab.folder / "trees" / name
-            gpu_server(tree)
-            for file in tree.glob("sys/devices/**/net/*/address"):
-                file.write_text(of_node(file.read_text(), number))
-            for file in tree.glob("sys/devices/**/bonding_slave/perm_hwaddr"):
-                file.write_text(of_node(file.read_text(), number))
-            lab.run("sh", "-c", RENAMED, str(tree), f"10.99.0.{number}", node=name)
+        for name in NAMES:
+            dress(lab, name)
         yield lab
     finally:
         lab.stop()
-
-
-def of_node(address, number):
-    """The address as this node has it: the fixture's, with the node's number in its third byte."""
-    parts = address.strip().split(":")
-    return ":".join([*parts[:2], f"{number:02x}", *parts[3:]]) if len(parts) == 6 else address
-
-
-def truth(number):
-    """What CloudVision is to hold of a node: the fixture's cables and its VF, and nothing else of all it shows."""
-    macs = {f"ens{rail}f0np0": f"94:6d:ae:00:00:{rail:02x}" for rail in range(8)} | {
-        "ens0f0v0": "94:6d:ae:00:01:00",
-        "eno1": "3c:ec:ef:00:00:01",
-        "eno2": "3c:ec:ef:00:00:02",
-        "enxb03af2b6059f": "b0:3a:f2:b6:05:9f",
-    }
-    ips = {"ens0f0np0": [f"10.99.0.{number}"]}
-    return {
-        "key": {"id": f"node{number}"},
-        "location": "lab",
-        "hostname": f"node{number}",
-        "data_interfaces": {
-            "values": [
-                {"name": name, "mac_address": of_node(mac, number), "ip_addresses": {"values": ips.get(name, [])}}
-                for name, mac in sorted(macs.items())
-            ]
-        },
-    }
 
 
 def inventories(lab):

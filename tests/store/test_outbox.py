@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from threading import Barrier, Thread
 
+import msgspec
 import pytest
 from fakes import a_document, a_node
 from msgspec.structs import replace
 
 from cvagent.errors import StoreError
 from cvagent.model import Absence, Accepted, Change, Deferred, Due, Entry, Known, Plan, Refused, State
+from cvagent.model.holdings import Holding, How, Link, Nearness, Port, Sharing
 from cvagent.store.outbox import SqlOutbox
 
 SINK = "cloudvision_jobs"
@@ -452,3 +454,32 @@ def test_nodes_are_held_as_jobs_are(outbox):
     assert outbox.purge([SINK], 501, 0) == 1
     write(outbox, a_node("n1"))
     assert [entry.document for entry in due(outbox)] == [a_node("n1")]
+
+
+def test_facts_of_some_nodes(outbox):
+    facts = outbox.facts()
+    facts.keep({"n1": b"{}", "n2": b"[]"}, 7.0)
+    assert facts.of(["n2", "n3"]) == {"n2": (b"[]", 7.0)}
+    assert facts.of([]) == {}
+    assert facts.of([f"n{number}" for number in range(40_000)]) == {"n1": (b"{}", 7.0), "n2": (b"[]", 7.0)}
+
+
+def test_interfaces_are_kept(outbox):
+    ports = (Port("ens1", "94:6d:ae:00:00:01", None, "0000:11:00.0"), Port("ib0", None, "00:01", None))
+    links = (Link("gpu", 0, "0000:21:00.0", Nearness.SWITCH, ports), Link("nic", 1, None, None, ports))
+    holdings = (Holding("n1", How.INFERRED, links), Holding("n2", How.UNRESOLVED, (), "why not"))
+    document = replace(RUNNING, sharing=Sharing.INTERFACES, holdings=holdings)
+    write(outbox, document)
+    assert [entry.document for entry in due(outbox)] == [document]
+
+
+def test_documents_of_a_release_that_knew_no_interfaces(tmp_path):
+    path = tmp_path / "old.db"
+    with closing(SqlOutbox(f"sqlite:///{path}", "lab")) as outbox:
+        write(outbox, RUNNING)
+    with closing(sqlite3.connect(path)) as database, database:
+        [(body,)] = database.execute("SELECT body FROM cvagent_documents").fetchall()
+        older = msgspec.json.encode(msgspec.json.decode(body)[:-2])
+        database.execute("UPDATE cvagent_documents SET body = ?", (older,))
+    with closing(SqlOutbox(f"sqlite:///{path}", "lab")) as outbox:
+        assert [entry.document for entry in due(outbox)] == [RUNNING]

@@ -5,10 +5,11 @@ import pytest
 from ClusterShell.NodeSet import NodeSetException
 
 from cvagent.clients.cloudvision import CloudVision
+from cvagent.clients.hostlist import unfold
 from cvagent.errors import Permanent
 from cvagent.model import Accepted, Deferred, Entry, JobConfig, Refused, State
+from cvagent.model.holdings import Holding, How, Link, Port, Sharing
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs, document
-from cvagent.sinks.hostlist import unfold
 from cvagent.standin import TOKEN, StandIn
 
 BATCH = "/api/resources/computejob/v1/JobConfig/some"
@@ -309,3 +310,19 @@ def test_another_token(server, connect):
     assert isinstance(deliver(sink, entries(1))["1@lab"], Deferred)
     sink.replace_token(Token("another"))
     assert deliver(sink, entries(1)) == {"1@lab": Accepted()}
+
+
+def test_a_job_told_by_its_interfaces_is_told_no_nodes(server, connect):
+    ports = (Port("ens1", "94:6d:ae:00:00:01", None, None), Port("ib0", None, "00:01", None))
+    holding = Holding("node1", How.EXACT, (Link("nic", 0, None, None, ports),))
+    shown = config(sharing=Sharing.INTERFACES, holdings=(holding,))
+    assert [outcome for _, outcome in connect(server).deliver([Entry("1@lab", 1, shown)])] == [Accepted()]
+    assert server.jobs["1@lab"]["interfaces"] == {"values": ["94:6d:ae:00:00:01"]}
+    assert "nodes" not in server.jobs["1@lab"]
+
+
+def test_what_is_known_of_interfaces_is_not_sent_while_nodes_are_told():
+    holding = Holding("node1", How.EXACT, (Link("nic", 0, None, None, (Port("e", "94:6d:ae:00:00:01", None, None),)),))
+    shown = document(config(sharing=Sharing.SHARED, holdings=(holding,)), "lab")
+    assert shown["nodes"] == {"values": ["node1", "node2"]}
+    assert "interfaces" not in shown

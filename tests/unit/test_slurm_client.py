@@ -73,8 +73,8 @@ def test_squeue_is_asked_for_named_fields_of_all_but_pending_jobs():
     ]
     before, _, mark = fields.rpartition(":")
     assert before == (
-        "JobID:\x1f,State:\x1f,SubmitTime:\x1f,StartTime:\x1f,EndTime:\x1f,RestartCnt:\x1f,Partition:\x1f,"
-        "NodeList:\x1f,Name"
+        "JobID:\x1f,State:\x1f,SubmitTime:\x1f,StartTime:\x1f,EndTime:\x1f,RestartCnt:\x1f,OverSubscribe:\x1f,"
+        "Partition:\x1f,NodeList:\x1f,Name"
     )
     assert mark[0] == "\x1e"
     assert len(mark) == 17
@@ -190,7 +190,7 @@ def test_a_row_that_cannot_be_read_spoils_the_answer(field):
 
 def test_a_field_too_few_is_refused():
     slurm = Slurm(Tampered(FakeSlurm(TWO), lambda answer: answer.replace(b"batch\x1f", b"", 1)), timeout_s=10)
-    with pytest.raises(Unreadable, match="squeue printed a record of 8 fields where 9 were asked for"):
+    with pytest.raises(Unreadable, match="squeue printed a record of 9 fields where 10 were asked for"):
         slurm.live_jobs()
 
 
@@ -203,12 +203,16 @@ def test_a_mark_too_few_is_refused():
 
 def test_what_squeue_calls_the_end_of_a_running_job_is_its_limit():
     slurm, _ = slurm_of(live=[Record(4711, "RUNNING", 100, 110, nodes="node[1-2]", restarts=2)])
-    assert slurm.live_jobs() == [Run(Identity(4711, 100), "RUNNING", 110, None, "batch", "node[1-2]", "train", 2)]
+    assert slurm.live_jobs() == [
+        Run(Identity(4711, 100), "RUNNING", 110, None, "batch", "node[1-2]", "train", 2, exclusive=False)
+    ]
 
 
 def test_an_ended_job_in_squeue_has_its_end():
     slurm, _ = slurm_of(live=[Record(4711, "TIMEOUT", 100, 110, 200, "node1")])
-    assert slurm.live_jobs() == [Run(Identity(4711, 100), "TIMEOUT", 110, 200, "batch", "node1", "train", 0)]
+    assert slurm.live_jobs() == [
+        Run(Identity(4711, 100), "TIMEOUT", 110, 200, "batch", "node1", "train", 0, exclusive=False)
+    ]
 
 
 @pytest.mark.parametrize(

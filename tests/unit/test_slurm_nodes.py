@@ -9,7 +9,8 @@ from node_commands import FakeNodes
 from cvagent.clients.slurm_nodes import InventoryJob, Place, SlurmNode, SlurmNodes
 from cvagent.errors import CommandFailed, SourceError, Unreadable
 from cvagent.model import Ask
-from cvagent.sources.node_facts import Reports, StepInventory, grouped, why_not
+from cvagent.sources.node_facts import StepInventory, grouped, why_not
+from cvagent.sources.node_reports import Reports
 from cvagent.sources.slurm_nodes import ClusterNodes
 from cvagent.store.outbox import SqlOutbox
 

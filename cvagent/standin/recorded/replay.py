@@ -81,6 +81,8 @@ def _live(run: Record, field: str, now: int) -> str:
         "StartTime": str(run["start"]),
         "EndTime": str(run["start"] + LIMIT_S if runs_on else run["end"]),
         "RestartCnt": str(run["restarts"]),
+        # The recording holds nobody's GPUs, so there is nothing to be asked about.
+        "OverSubscribe": "NO",
         "Partition": run["partition"],
         "NodeList": run["nodes"],
         "Name": run["name"],
