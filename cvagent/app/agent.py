@@ -15,7 +15,7 @@ import sdnotify
 from cvagent import __version__, logs
 from cvagent.api.bill import Bill, Metered, Served
 from cvagent.app import memory
-from cvagent.app.billing import Billing
+from cvagent.app.billing import Billing, month_ends
 from cvagent.app.build import (
     Means,
     SystemClock,
@@ -57,6 +57,7 @@ _BILL_EVERY_S = 300.0
 _GATHER_REPORTS_S = 2.0
 # Until the portal took it; then nothing is asked any more.
 _DECLARE_EVERY_S = 300.0
+_CLOSE_EVERY_S = 25.0
 
 
 class Agent:
@@ -85,7 +86,7 @@ class Agent:
         self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
         self._bill = Bill(str(self._uid), time.time())
         self._board = make_board(settings, self._flows, self._bill)
-        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 3)
+        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 4)
         self._metered = Metered(self._cluster.runner, self._note_command)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
@@ -134,6 +135,7 @@ class Agent:
             self._scheduler.add(courier.sink.name, courier.run, _DELIVER_EVERY_S)
         if self._settings.portal_url:
             self._scheduler.add("components", self._billing.declare, _DECLARE_EVERY_S)
+            self._scheduler.add("month's end", self._close_month, _CLOSE_EVERY_S)
         self._scheduler.add("bill", self._take_bill, _BILL_EVERY_S)
         self._start_watchdog()
         server = self._serve()
@@ -157,6 +159,10 @@ class Agent:
             told = "slowly" if stretch > before else "faster again"
             log.warning("slurmctld answers %s: the intervals are now %g times the set ones", told, stretch)
             self._keep_pace()
+
+    def _close_month(self) -> None:
+        if month_ends(time.time()):
+            self._scheduler.wake("usage")
 
     def _keep_pace(self) -> None:
         for flow in self._flows:

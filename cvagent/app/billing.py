@@ -9,6 +9,7 @@ from cvagent.clients.portal_usage import PortalUsage
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm_usage import SlurmUsage
 from cvagent.errors import CvagentError
+from cvagent.model.usage import Month
 from cvagent.push.usage import UsageRules
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
@@ -16,6 +17,8 @@ from cvagent.sinks.portal_usage import UsageReports
 from cvagent.sources.slurm_usage import AllottedUsage
 
 log = logging.getLogger(__name__)
+
+_LAST_CALL_S = 60
 
 
 class Billing:
@@ -58,6 +61,15 @@ class Billing:
     @property
     def _offering(self) -> str:
         return self._settings.portal_offering or ""
+
+
+def month_ends(now: float) -> bool:
+    """Whether this is the last minute of a month: a portal that takes no dates keeps what it is told now.
+
+    >>> month_ends(1772323199), month_ends(1772323200)
+    (True, False)
+    """
+    return Month.of(now).end - now <= _LAST_CALL_S
 
 
 def make_portal(settings: Settings) -> Portal:
