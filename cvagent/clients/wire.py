@@ -14,6 +14,8 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_environ_proxies
+from urllib3.connection import HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
 
 from cvagent import __version__
 from cvagent.clients.answers import MAX_TEXT, Answer, Server, one_line
@@ -33,11 +35,28 @@ class Token(Protocol):
         """Read it again: it may have been replaced."""
 
 
-class _Session(requests.Session):
-    """Only to prepare a redirect that nobody follows, requests would read all of its body: see none."""
+class _OneWrite(HTTPSConnection):
+    """Sends head and body of a request at once: one TLS record and one system call where there would be two."""
 
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """See requests.Session."""
+    _held: bytearray | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        """See HTTPConnection."""
+        self._held = bytearray()
+        super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        """See http.client.HTTPConnection."""
+        if self._held is None:
+            super().send(data)
+        else:
+            self._held += data
+
+    def getresponse(self) -> Any:
+        """See HTTPConnection."""
+        held, self._held = self._held, None
+        super().send(held or b"")
+        return super().getresponse()
 
 
 class _OneServer(HTTPAdapter):
@@ -47,7 +66,11 @@ class _OneServer(HTTPAdapter):
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """See HTTPAdapter."""
-        self._connections = self._connections or super().get_connection_with_tls_context(*args, **kwargs)
+        if self._connections is None:
+            connections = super().get_connection_with_tls_context(*args, **kwargs)
+            if isinstance(connections, HTTPSConnectionPool):
+                connections.ConnectionCls = _OneWrite
+            self._connections = connections
         return self._connections
 
 
@@ -72,14 +95,13 @@ class Wire:
         self._headers = CaseInsensitiveDict(
             {"User-Agent": f"cvagent/{__version__}", "Content-Type": "application/json"}
         )
-        self._session = _Session()
-        self._session.mount(server.url, _OneServer(pool_maxsize=pool, max_retries=0))
+        # A session would look at netrc, cookies and redirects, of which there are none.
+        self._adapter = _OneServer(pool_maxsize=pool, max_retries=0)
         self._send = partial(
-            self._session.send,
+            self._adapter.send,
             verify=str(ca_file) if ca_file else next(filter(None, map(os.environ.get, _CA_VARIABLES)), True),
             proxies=get_environ_proxies(server.url),
             timeout=timeout_s,
-            allow_redirects=False,
             stream=True,
         )
 
@@ -110,7 +132,7 @@ class Wire:
 
     def close(self) -> None:
         """Close all connections."""
-        self._session.close()
+        self._adapter.close()
 
     @property
     def _token_setting(self) -> str:
@@ -130,7 +152,7 @@ class Wire:
         return token
 
     def _ask(self, method: str, path: str, body: bytes, most: int, token: str) -> Answer:
-        """One request. Built by hand: that spares the session's look at netrc, cookies and the environment."""
+        """One request, built by hand: that spares a look at cookies and the environment."""
         request = requests.PreparedRequest()
         request.method, request.url, request.body = method, self.server.url + path, body
         request.headers = self._headers.copy()
