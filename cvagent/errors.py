@@ -36,11 +36,15 @@ class CommandFailed(SourceError):
         reason: One line: its own words, or ours about the time limit.
         exit_code: None when it could not be started or was ended by us.
         stdout: What it printed all the same: half an answer, unless it consists of parts that stand alone.
+        complaint: All of its own words on stderr, in one line; `reason` may be the last of them alone.
     """
 
-    def __init__(self, command: str, reason: str, exit_code: int | None = None, stdout: bytes = b"") -> None:
+    def __init__(
+        self, command: str, reason: str, exit_code: int | None = None, stdout: bytes = b"", complaint: str = ""
+    ) -> None:
         super().__init__(f"{command}: {reason}")
         self.stdout = stdout
+        self.complaint = complaint
         self.command = command
         self.reason = reason
         self.exit_code = exit_code

@@ -20,6 +20,7 @@ STOPPED = "ended because the agent stops"
 
 _MAX_STDERR = 64 * 1024
 _MAX_REASON = 300
+_MAX_COMPLAINT = 2000
 _CHUNK = 64 * 1024
 # How soon a running command hears of stop(), in seconds.
 _GLANCE_S = 0.2
@@ -122,11 +123,14 @@ class Output:
         """All of stdout."""
         return b"".join(self._stdout)
 
+    def _complaint(self) -> str:
+        return " ".join(_cleaned(self._stderr.decode(errors="replace")).split())[:_MAX_COMPLAINT]
+
     def result(self, exit_code: int) -> bytes:
         """Stdout; raises CommandFailed for an exit code other than 0."""
         if exit_code:
             reason = self.reason() or f"exit code {exit_code}, no message"
-            raise CommandFailed(self._name, reason, exit_code, self.stdout())
+            raise CommandFailed(self._name, reason, exit_code, self.stdout(), self._complaint())
         return self.stdout()
 
 
@@ -230,11 +234,13 @@ def last_words(stderr: bytes, name: str) -> str:
     >>> last_words(b"squeue: unknown option\nTry 'squeue --help' for more information\n\n", "squeue")
     'unknown option'
     """
-    lines = (
-        re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", line).strip() for line in stderr.decode(errors="replace").split("\n")
-    )
+    lines = (_cleaned(line).strip() for line in stderr.decode(errors="replace").split("\n"))
     said = [line for line in lines if line and not line.startswith("Try ")]
     return said[-1].removeprefix(f"{name}: ")[:_MAX_REASON] if said else ""
+
+
+def _cleaned(text: str) -> str:
+    return re.sub(r"[\x00-\x20\x7f-\x9f]+", " ", text)
 
 
 def _read(process: subprocess.Popen[bytes], output: Output, watch: Watch) -> None:
