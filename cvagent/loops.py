@@ -149,16 +149,19 @@ class Courier:
         self._failures = 0
         self._paused_until = 0.0
 
-    def run(self) -> None:
-        """Send what is due, until nothing is, or the server asks for a pause."""
+    def run(self) -> bool:
+        """Send what is due, until nothing is, or the server asks for a pause; whether anything was."""
+        tried = False
         try:
             while not self._stop.is_set() and self._clock.now() >= self._paused_until:
                 entries = self._outbox.due(self.sink.name, self._clock.now(), _BATCH)
                 if not entries:
                     break
+                tried = True
                 self._send(entries)
         except CvagentError as error:
             log.warning("delivery to %s interrupted: %s", self.sink.name, error)
+        return tried
 
     def _send(self, entries: list[Entry]) -> None:
         answered: list[tuple[Entry, Outcome, float]] = []

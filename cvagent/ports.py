@@ -73,6 +73,7 @@ class Outbox(Protocol):
     def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
         """Note outcomes, each with the epoch second of its next try (used for Deferred only).
 
+        An errand that was accepted is forgotten: a source must show what it was for.
         A deferral of everything is the server's affair and does not count as a try of the entry.
 
         An outcome for a version that has been replaced meanwhile changes nothing.

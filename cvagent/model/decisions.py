@@ -5,12 +5,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
+from cvagent.model.errands import Commands, OrderAnswer
 from cvagent.model.jobs import JobConfig
 from cvagent.model.nodes import NodeConfig
 from cvagent.model.usage import UsageReport
 
-Document = JobConfig | NodeConfig | UsageReport
-D = TypeVar("D", JobConfig, NodeConfig, UsageReport)
+Document = JobConfig | NodeConfig | UsageReport | Commands | OrderAnswer
+D = TypeVar("D", JobConfig, NodeConfig, UsageReport, Commands, OrderAnswer)
 
 
 class Absence(Struct, frozen=True, gc=False):

@@ -28,6 +28,7 @@ from cvagent.model import (
     Refused,
     Row,
 )
+from cvagent.model.errands import Errand
 from cvagent.store.facts import SqlFacts
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, is_in_memory, open_engine
 
@@ -119,9 +120,12 @@ class SqlOutbox:
         """See `ports.Outbox`."""
         ordered = sorted(outcomes, key=lambda answered: answered[0].key)
         rows = [self._outcome(sink, entry, outcome, retry_at, now) for entry, outcome, retry_at in ordered]
+        over = [self._which(sink, entry) for entry, outcome, _ in ordered if _is_over(entry.document, outcome)]
         if rows:
             with self._transaction() as connection:
                 connection.execute(_note_outcome, rows)
+                if over:
+                    connection.execute(_forget, over)
 
     def waiting(self, sink: str, now: float) -> Due:
         """See `ports.Outbox`."""
@@ -217,12 +221,7 @@ class SqlOutbox:
         }
 
     def _outcome(self, sink: str, entry: Entry, outcome: Outcome, retry_at: float, now: float) -> Mapping[str, object]:
-        row: dict[str, object] = {
-            "b_cluster": self._cluster,
-            "b_sink": sink,
-            "b_key": entry.key,
-            "b_version": entry.version,
-        }
+        row = self._which(sink, entry)
         match outcome:
             case Accepted():
                 return row | {
@@ -251,6 +250,9 @@ class SqlOutbox:
                     "error": reason,
                 }
 
+    def _which(self, sink: str, entry: Entry) -> dict[str, object]:
+        return {"b_cluster": self._cluster, "b_sink": sink, "b_key": entry.key, "b_version": entry.version}
+
     def _move(self, connection: Connection, flow: str, checkpoint: int) -> None:
         table = checkpoints.c
         here = (table.cluster == self._cluster, table.flow == flow)
@@ -262,6 +264,11 @@ class SqlOutbox:
 
 def _version() -> int:
     return secrets.randbits(62)
+
+
+def _is_over(document: Document, outcome: Outcome) -> bool:
+    """An errand that was done is nothing to remember: whether it must be done again, what is there shows."""
+    return isinstance(outcome, Accepted) and isinstance(document, Errand)
 
 
 def _watched_until(document: Document) -> int:
@@ -293,6 +300,7 @@ _note_absence = (
     .where(*_here)
     .values(absent_rounds=bindparam("absent_rounds"), absent_since=bindparam("absent_since"))
 )
+_forget = delete(documents).where(*_here, _columns.version == bindparam("b_version"))
 _note_outcome = (
     update(documents)
     .where(*_here, _columns.version == bindparam("b_version"))

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from cvagent.errors import StoreError
 from cvagent.model import Absence, Accepted, Change, Deferred, Due, Entry, Known, Plan, Refused, State
+from cvagent.model.errands import Commands, OrderAnswer, Verdict
 from cvagent.model.holdings import Holding, How, Link, Nearness, Port, Sharing
 from cvagent.store.outbox import SqlOutbox
 
@@ -483,3 +484,37 @@ def test_documents_of_a_release_that_knew_no_interfaces(tmp_path):
         database.execute("UPDATE cvagent_documents SET body = ?", (older,))
     with closing(SqlOutbox(f"sqlite:///{path}", "lab")) as outbox:
         assert [entry.document for entry in due(outbox)] == [RUNNING]
+
+
+ERRANDS = (
+    Commands("order-1", "Create bert", (("sacctmgr", "-i", "add"),)),
+    OrderAnswer("order-1", Verdict.DONE, "bert", "resource-1", "hpc_a0000_bert"),
+)
+
+
+@pytest.mark.parametrize("errand", ERRANDS)
+def test_an_errand_that_was_done_is_forgotten_and_may_come_again(outbox, errand):
+    write(outbox, errand)
+    assert outbox.known(SINK, 0) == {errand.key: Known(errand)}
+    settle(outbox, *due(outbox), Accepted())
+    assert outbox.rows(SINK) == []
+    write(outbox, errand, now=1002.0)
+    assert [entry.document for entry in due(outbox, 1002.0)] == [errand]
+
+
+@pytest.mark.parametrize("errand", ERRANDS)
+def test_an_errand_that_was_refused_stays_aside(outbox, errand):
+    write(outbox, errand)
+    settle(outbox, *due(outbox), Refused("no such thing"))
+    write(outbox, errand, now=1002.0)
+    assert due(outbox, 2000.0) == []
+    assert [(row.status, row.error) for row in outbox.rows(SINK)] == [("set_aside", "no such thing")]
+
+
+def test_an_errand_that_was_replaced_meanwhile_is_not_forgotten(outbox):
+    first, _ = ERRANDS
+    write(outbox, first)
+    (entry,) = due(outbox)
+    write(outbox, replace(first, commands=()))
+    settle(outbox, entry, Accepted())
+    assert [entry.document for entry in due(outbox)] == [replace(first, commands=())]
