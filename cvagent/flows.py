@@ -9,6 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from cvagent.model import Known, Plan
+from cvagent.pull.accounts import plan_accounts
+from cvagent.pull.members import plan_members
+from cvagent.pull.orders import plan_order_states
 from cvagent.push.jobs import plan_jobs
 from cvagent.push.nodes import plan_nodes
 from cvagent.push.usage import plan_usage
@@ -22,6 +25,7 @@ class Flow(NamedTuple):
         source: Name of the source, as `app` builds it.
         plan: Pure: what was observed and what is known make a plan.
         sinks: Names of the sinks the plan's changes go to.
+        follows: Names of sinks after whose deliveries there is a reason to look.
     """
 
     name: str
@@ -29,12 +33,37 @@ class Flow(NamedTuple):
     source: str
     plan: Callable[[Any, Mapping[Any, Known[Any]], Any], Plan]
     sinks: tuple[str, ...]
+    follows: tuple[str, ...] = ()
 
 
 FLOWS = (
     Flow("jobs", mode="push", source="slurm_jobs", plan=plan_jobs, sinks=("cloudvision_jobs",)),
     Flow("nodes", mode="push", source="slurm_nodes", plan=plan_nodes, sinks=("cloudvision_nodes",)),
     Flow("usage", mode="push", source="slurm_usage", plan=plan_usage, sinks=("portal_usage",)),
+    Flow(
+        "accounts",
+        mode="pull",
+        source="tenancy",
+        plan=plan_accounts,
+        sinks=("slurm_accounts",),
+        follows=("portal_orders",),
+    ),
+    Flow(
+        "order_states",
+        mode="pull",
+        source="tenancy",
+        plan=plan_order_states,
+        sinks=("portal_orders",),
+        follows=("slurm_accounts",),
+    ),
+    Flow(
+        "members",
+        mode="pull",
+        source="members",
+        plan=plan_members,
+        sinks=("slurm_members",),
+        follows=("slurm_accounts", "portal_orders"),
+    ),
 )
 
 

@@ -4,7 +4,7 @@ import gc
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ OVERLAP_S = 600
 # So many entries are fetched and settled at a time.
 _BATCH = 2000
 _SETTLE = 200
+# Approve, carry out, tell, and see what that brought; more is for the next time.
+_MOST_LOOKS = 5
 
 
 @contextmanager
@@ -138,14 +140,16 @@ class Courier:
 
     Args:
         cap_s: Longest back-off, in seconds; a server that says Retry-After may ask for more.
+        followers: Flows that have a reason to look when something was tried.
 
     Once `stop` is set, what is under way is finished and the rest stays in the outbox.
     """
 
-    def __init__(self, sink: Sink, cap_s: float, around: Surroundings) -> None:
+    def __init__(self, sink: Sink, cap_s: float, around: Surroundings, followers: Sequence[str] = ()) -> None:
         self.sink = sink
         self.cap_s = cap_s
-        self._outbox, self._clock, self._observer, _, self._stop = around
+        self._followers = followers
+        self._outbox, self._clock, self._observer, self._wake, self._stop = around
         self._failures = 0
         self._paused_until = 0.0
 
@@ -161,6 +165,9 @@ class Courier:
                 self._send(entries)
         except CvagentError as error:
             log.warning("delivery to %s interrupted: %s", self.sink.name, error)
+        if tried:
+            for flow in self._followers:
+                self._wake(flow)
         return tried
 
     def _send(self, entries: list[Entry]) -> None:
@@ -191,6 +198,21 @@ class Courier:
         self._paused_until = self._clock.now() + wait_s
         log.warning("%s waits %.1f s: %s", self.sink.name, wait_s, blocked.reason)
         self._observer.paused(self.sink.name, blocked.reason, self._paused_until, self._clock.now())
+
+
+def run_out(collectors: Sequence[Collector], couriers: Sequence[Courier]) -> bool:
+    """A round of each flow and delivery of all that is due; then of those that follow, as long as there are any.
+
+    Returns:
+        Whether no round was skipped.
+    """
+    turns, done = list(collectors), True
+    for _ in range(_MOST_LOOKS):
+        plans = [collector.round() for collector in turns]
+        done = done and None not in plans
+        tried = {courier.sink.name for courier in couriers if courier.run()}
+        turns = [collector for collector in collectors if tried.intersection(collector.flow.follows)]
+    return done
 
 
 def backoff_s(failures: int, cap_s: float) -> float:

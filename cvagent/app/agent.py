@@ -30,9 +30,10 @@ from cvagent.app.build import (
     reach_cluster,
     rules_for,
 )
+from cvagent.app.pull import Pull
 from cvagent.clients.sdiag import diagnose
 from cvagent.errors import CvagentError, SettingsError
-from cvagent.loops import Collector, Courier
+from cvagent.loops import Collector, Courier, run_out
 from cvagent.ports import Surroundings
 from cvagent.scheduler import Pace, Scheduler
 from cvagent.settings import Settings
@@ -80,14 +81,16 @@ class Agent:
         self._cluster = reach_cluster(settings)
         self._outbox = open_outbox(settings, self._cluster.name)
         self._billing = Billing(settings)
-        self._sinks = make_sinks(settings, self._cluster.name, self._flows, self._billing)
         self._stop = threading.Event()
         # In a container commands run as its root.
         self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
         self._bill = Bill(str(self._uid), time.time())
         self._board = make_board(settings, self._flows, self._bill)
-        self._scheduler = Scheduler(jobs=len(self._flows) + len(self._sinks) + 4)
+        sinks = {sink for flow in self._flows for sink in flow.sinks}
+        self._scheduler = Scheduler(jobs=len(self._flows) + len(sinks) + 4)
         self._metered = Metered(self._cluster.runner, self._note_command)
+        pull = Pull(settings, self._cluster.name, self._metered, self._outbox, self._billing.portal)
+        self._sinks = make_sinks(settings, self._cluster.name, self._flows, self._billing, pull)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)
         # A node that reports has news: they are looked at soon, with those of its neighbours.
@@ -95,7 +98,7 @@ class Agent:
         inventory: Inventory = make_inventory(settings, self._metered, self._stop)
         if settings.report_secret:
             inventory = Posted(self._mailbox, inventory)
-        means = Means(self._metered, self._outbox.facts(), inventory, self._billing)
+        means = Means(self._metered, self._outbox.facts(), inventory, self._billing, pull)
         self._collectors = [
             Collector(
                 flow,
@@ -108,19 +111,20 @@ class Agent:
         ]
         self._notes = self._make_notes(settings)
         cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
-        self._couriers = [Courier(sink, cap_s, around) for sink in self._sinks]
+        self._couriers = [
+            Courier(sink, cap_s, around, [flow.name for flow in self._flows if sink.name in flow.follows])
+            for sink in self._sinks
+        ]
 
     def once(self) -> bool:
-        """One round of each flow, and delivery of all that is due; whether nothing failed and nothing waits."""
+        """A round of each flow, and delivery of all that is due; whether nothing failed and nothing waits."""
         signal.signal(signal.SIGTERM, self._on_stop)
-        done = [collector.round() is not None for collector in self._collectors]
-        for courier in self._couriers:
-            courier.run()
+        done = run_out(self._collectors, self._couriers)
         left = [self._outbox.waiting(sink.name, time.time()) for sink in self._sinks]
         pending, set_aside = sum(due.pending for due in left), sum(due.set_aside for due in left)
         log.info("%d entries wait, %d are set aside", pending, set_aside)
         self._close()
-        return all(done) and not pending and not set_aside
+        return done and not pending and not set_aside
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. SIGHUP reads filters, intervals and secrets again."""

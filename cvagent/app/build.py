@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import NamedTuple
 
-from cvagent import __version__
 from cvagent.api.bill import Bill
 from cvagent.api.observer import Board
 from cvagent.app.billing import Billing, make_usage_rules
+from cvagent.app.pull import Pull, check_pull, make_account_rules, make_member_rules
 from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
@@ -19,6 +19,8 @@ from cvagent.errors import CvagentError, SettingsError
 from cvagent.flows import Flow, flows_of
 from cvagent.loops import Horizon
 from cvagent.ports import Sink, Source
+from cvagent.pull.accounts import AccountRules
+from cvagent.pull.members import MemberRules
 from cvagent.push.jobs import JobRules
 from cvagent.push.nodes import NodeRules
 from cvagent.push.sharing import SharingRules
@@ -35,6 +37,8 @@ from cvagent.store.outbox import SqlOutbox
 
 _STALE_ROUNDS = 3
 _DAY_S = 86_400.0
+# A round of pull mode may read many pages.
+_PULL_SLACK_S = 120.0
 
 
 class SystemClock:
@@ -102,8 +106,14 @@ def make_node_rules(settings: Settings, cluster: str, *, force: bool = False) ->
     )
 
 
-def rules_for(flow: str, settings: Settings, cluster: str, *, force: bool = False) -> JobRules | NodeRules | UsageRules:
+def rules_for(
+    flow: str, settings: Settings, cluster: str, *, force: bool = False
+) -> JobRules | NodeRules | UsageRules | AccountRules | MemberRules:
     """The rules of a flow. Raises SettingsError."""
+    if flow in {"accounts", "order_states"}:
+        return make_account_rules(settings, cluster)
+    if flow == "members":
+        return make_member_rules(settings, cluster, force=force)
     if flow == "usage":
         return make_usage_rules(settings)
     if flow == "jobs":
@@ -117,7 +127,7 @@ def interval_s(flow: str, settings: Settings) -> float:
         "jobs": settings.job_interval_s,
         "nodes": settings.node_interval_s,
         "usage": settings.usage_interval_s,
-    }[flow]
+    }.get(flow, settings.portal_interval_s)
 
 
 class Means(NamedTuple):
@@ -127,11 +137,14 @@ class Means(NamedTuple):
     facts: FactStore
     inventory: Inventory
     billing: Billing
+    pull: Pull
 
 
 def make_source(flow: Flow, settings: Settings, means: Means) -> Source:
     """The source of a flow."""
-    runner, facts, inventory, billing = means
+    runner, facts, inventory, billing, pull = means
+    if flow.mode == "pull":
+        return pull.source(flow)
     if flow.source == "slurm_usage":
         return billing.source(runner)
     if flow.source == "slurm_jobs":
@@ -186,14 +199,15 @@ def make_node_sink(settings: Settings, cluster: str) -> CloudVisionNodes:
     return CloudVisionNodes(_cloudvision(settings), cluster)
 
 
-def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow], billing: Billing) -> list[Sink]:
+def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow], billing: Billing, pull: Pull) -> list[Sink]:
     """The sinks of these flows."""
     make: dict[str, Callable[[], Sink]] = {
         "cloudvision_jobs": lambda: make_sink(settings, cluster),
         "cloudvision_nodes": lambda: make_node_sink(settings, cluster),
         "portal_usage": billing.sink,
     }
-    return [make[sink]() for sink in dict.fromkeys(sink for flow in flows for sink in flow.sinks)]
+    names = dict.fromkeys(sink for flow in flows for sink in flow.sinks)
+    return [make[name]() if name in make else pull.sink(name) for name in names]
 
 
 def _cloudvision(settings: Settings) -> CloudVision:
@@ -216,20 +230,22 @@ def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:
 
 
 def flows_for(settings: Settings) -> tuple[Flow, ...]:
-    """The flows of the mode. Raises SettingsError for a mode that has none."""
-    flows = flows_of(settings.mode)
-    if not flows:
-        raise SettingsError(f"CVAGENT_MODE={settings.mode} has no flows in cvagent {__version__}: use push")
+    """The flows of the mode. Raises SettingsError when one lacks what it needs."""
+    if settings.mode != "push":
+        check_pull(settings)
     without = {"nodes": settings.node_facts == "off", "usage": settings.portal_url is None}
-    return tuple(flow for flow in flows if not without.get(flow.name))
+    return tuple(flow for flow in flows_of(settings.mode) if not without.get(flow.name))
 
 
 def make_board(settings: Settings, flows: Sequence[Flow], bill: Bill | None = None) -> Board:
     """The board that hears of every round and delivery."""
-    stale_s = {
-        "jobs": _STALE_ROUNDS * settings.job_interval_s + settings.slurm_timeout_s,
-        "nodes": _STALE_ROUNDS * settings.node_interval_s + 2 * settings.slurm_timeout_s + settings.inventory_time_s,
-        "usage": _STALE_ROUNDS * settings.usage_interval_s + 2 * settings.slurm_timeout_s,
+    slack_s = {
+        "jobs": settings.slurm_timeout_s,
+        "nodes": 2 * settings.slurm_timeout_s + settings.inventory_time_s,
+        "usage": 2 * settings.slurm_timeout_s,
     }
-    sinks = {sink: 0.0 for flow in flows for sink in flow.sinks}
-    return Board({flow.name: stale_s[flow.name] for flow in flows}, sinks, bill)
+    stale_s = {
+        flow.name: _STALE_ROUNDS * interval_s(flow.name, settings) + slack_s.get(flow.name, _PULL_SLACK_S)
+        for flow in flows
+    }
+    return Board(stale_s, {sink: 0.0 for flow in flows for sink in flow.sinks}, bill)

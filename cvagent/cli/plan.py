@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from cvagent.app import Billing, Means, SystemClock, flows_for, make_board, make_source, reach_cluster, rules_for
+from cvagent.app.pull import Pull
 from cvagent.cli.known import NoAgent, Pages, seen_from_outside
 from cvagent.flows import Flow
 from cvagent.loops import Collector, Horizon
@@ -44,7 +45,9 @@ def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
 
     def against(outbox: SqlOutbox | Pages) -> Plan:
         around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())  # type: ignore[arg-type] # a plan only looks
-        means = Means(cluster.runner, outbox.facts(), NoInventory(), Billing(settings))
+        billing = Billing(settings)
+        pull = Pull(settings, cluster.name, cluster.runner, outbox, billing.portal)
+        means = Means(cluster.runner, outbox.facts(), NoInventory(), billing, pull)
         source = make_source(flow, settings, means)
         return Collector(flow, source, rules, Horizon(settings.lookback_h * 3600), around).plan()
 

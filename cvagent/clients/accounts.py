@@ -143,7 +143,9 @@ def tres_minutes(text: str) -> dict[str, int]:
 
 
 def _is_done(error: CommandFailed) -> bool:
-    """Slurm says that there is nothing to do, and complains of nothing."""
+    """Slurm says that there is nothing to do, and complains of nothing. Who left the machine cancels no more jobs."""
+    if error.command == "scancel":
+        return "Invalid user name" in error.complaint
     return not error.complaint and bool(_DONE.search(error.stdout.decode(errors="replace")))
 
 

@@ -25,6 +25,11 @@ class PortalOrders:
         self._portal = portal
         self._offering = offering
 
+    @property
+    def keeps_allocations(self) -> bool:
+        """Whether the portal makes a Slurm allocation for each resource. Raises SourceError."""
+        return self._portal.dialect.allocations
+
     def orders(self) -> Listing[Order]:
         """The orders that wait for the provider or are executing."""
         dialect = self._portal.dialect

@@ -95,8 +95,8 @@ def resource(raw: Raw) -> Resource:
         attributes=_mapping(raw, "attributes"),
         options=_mapping(raw, "options"),
         backend_metadata=_mapping(raw, "backend_metadata"),
-        paused=raw.get("paused") is True,
-        downscaled=raw.get("downscaled") is True,
+        paused=_told(raw, "paused"),
+        downscaled=_told(raw, "downscaled"),
         restrict_member_access=raw.get("restrict_member_access") is True,
     )
 
@@ -161,6 +161,12 @@ def _text(raw: Raw, field: str) -> str:
     """A text; empty for null and for what is no text."""
     value = raw.get(field)
     return value if isinstance(value, str) else ""
+
+
+def _told(raw: Raw, field: str) -> bool | None:
+    """Yes or no; None for null and for what is neither."""
+    value = raw.get(field)
+    return value if isinstance(value, bool) else None
 
 
 def _mapping(raw: Raw, field: str) -> Raw:

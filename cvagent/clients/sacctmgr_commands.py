@@ -1,12 +1,14 @@
-"""Argument lists for sacctmgr and scancel. Nothing reaches a command that Slurm could take for anything but a value.
+"""Argument lists for sacctmgr, scancel and mkhomedir_helper.
 
-Raises Permanent for a name or a value that Slurm would refuse, or take for another.
+Nothing gets into one that Slurm could take for anything but a value: a name or a value that it would refuse, or take
+for another, raises Permanent.
 """
 
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
 
+from cvagent.clients.runner import SYSTEM_PATH
 from cvagent.errors import Permanent
 
 Command = tuple[str, ...]
@@ -103,6 +105,11 @@ class Sacctmgr:
 def cancel_jobs(account: str, user: str | None = None) -> Command:
     """Cancel all jobs of an account, or those of one user in it."""
     return ("scancel", f"--account={account_name(account)}", *((f"--user={user_name(user)}",) if user else ()))
+
+
+def make_home(user: str) -> Command:
+    """Make a user's home directory, if there is none."""
+    return ("/usr/bin/env", f"PATH={SYSTEM_PATH}", "mkhomedir_helper", user_name(user))
 
 
 def account_name(name: str) -> str:

@@ -90,7 +90,7 @@ class Resource(Struct, frozen=True):
         limits: See Order.
         attributes: What the tenant chose when ordering; so are options. Never to be trusted.
         backend_metadata: What the provider wrote.
-        paused: No job may start.
+        paused: No job may start. None where the portal does not say; so is downscaled.
         downscaled: Jobs get as little as there is.
         restrict_member_access: Nobody but the owner's administrators may use it.
     """
@@ -105,8 +105,8 @@ class Resource(Struct, frozen=True):
     attributes: Mapping[str, Any] = {}
     options: Mapping[str, Any] = {}
     backend_metadata: Mapping[str, Any] = {}
-    paused: bool = False
-    downscaled: bool = False
+    paused: bool | None = None
+    downscaled: bool | None = None
     restrict_member_access: bool = False
 
 

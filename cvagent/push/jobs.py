@@ -12,6 +12,7 @@ from itertools import chain
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cvagent.guard import absences, overdue, refusal
 from cvagent.model import (
     SLURM_STATES,
     Change,
@@ -23,7 +24,6 @@ from cvagent.model import (
     Run,
     State,
 )
-from cvagent.push.guard import absences, overdue, refusal
 from cvagent.push.sharing import Ladder, SharingRules
 
 _NO_ACCOUNTING = "this cluster keeps no accounting: ends are seen in slurmctld alone, for MinJobAge, without look-back"

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
+from cvagent.guard import absences, overdue, refusal
 from cvagent.model import Change, Delay, Known, NodeConfig, NodeFacts, NodeInterface, NodesSeen, Plan, utc
 from cvagent.model.nodes import node_key
-from cvagent.push.guard import absences, overdue, refusal
 
 _NAMED = 8
 
@@ -22,7 +22,7 @@ class NodeRules(Struct, frozen=True):
         with_cluster: A node's key is `<node>@<cluster>` instead of its bare name.
         interface_filter: Interfaces whose name it finds are told.
         interface_kind: all, or one of regular, pf and vf.
-        absent_rounds: See `push.guard.RemovalRules`, for this and what follows.
+        absent_rounds: See `guard.RemovalRules`, for this and what follows.
     """
 
     cluster: str

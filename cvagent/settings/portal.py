@@ -49,6 +49,12 @@ class Settings(ClusterSettings):
     portal_interval_s: float = Field(
         60, ge=5, le=3600, description="Seconds from one look at the portal's orders to the next, 5 to 3600"
     )
+    portal_team_interval_s: float = Field(
+        300,
+        ge=0,
+        le=86_400,
+        description="Seconds after which the team of an allocation is read again, a request each, 0 to 86400",
+    )
     portal_usernames: Annotated[Literal["offering", "freeipa", "portal"], values.LOWER] = Field(
         "offering",
         description="Where a member's name on the cluster comes from: offering (the offering's users), freeipa "
@@ -70,6 +76,11 @@ class Settings(ClusterSettings):
     account_name_max_len: int = Field(
         34, ge=8, le=200, description="Letters after which an allocation's account name is cut"
     )
+    account_layout: Annotated[Literal["nested", "flat"], values.LOWER] = Field(
+        "nested",
+        description="Where an allocation's account stands: nested (below its project's) or flat (below root, as older "
+        "agents had it)",
+    )
     account_default: str | None = Field(
         None,
         pattern=rf"^{_NAME}+$",
@@ -77,6 +88,19 @@ class Settings(ClusterSettings):
     )
     account_homedirs: bool = Field(
         False, description="Whether home directories are made for new members, by mkhomedir_helper on this machine"
+    )
+
+    account_paused_qos: str | None = Field(
+        None,
+        pattern=rf"^{_NAME}+$",
+        description="QOS that is added to the account of a paused allocation and is its default; none: no job may be "
+        "submitted (GrpSubmitJobs=0)",
+    )
+    account_downscaled_qos: str | None = Field(
+        None,
+        pattern=rf"^{_NAME}+$",
+        description="QOS that is added to the account of a downscaled allocation and is its default; none: nothing is "
+        "done",
     )
 
     _portal_secret: Secret = PrivateAttr()

@@ -3,13 +3,12 @@
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from itertools import chain
 from threading import RLock
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Executable, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from cvagent.errors import StoreError
@@ -30,6 +29,7 @@ from cvagent.model import (
 )
 from cvagent.model.errands import Errand
 from cvagent.store.facts import SqlFacts
+from cvagent.store.statements import FORGET, NOTE_ABSENCE, NOTE_OUTCOME, upsert_document
 from cvagent.store.tables import WAITING, Status, checkpoints, documents, is_in_memory, open_engine
 
 _decode = msgspec.json.Decoder(Document).decode
@@ -62,7 +62,7 @@ class SqlOutbox:
         # same rows in another order would block each other. Rows are written in the order of their keys for the
         # sake of other processes.
         self._lock = RLock()
-        self._upsert = _upsert(self._engine.dialect.name)
+        self._upsert = upsert_document(self._engine.dialect.name)
 
     def facts(self) -> SqlFacts:
         """What nodes said of themselves, in the same database."""
@@ -99,7 +99,7 @@ class SqlOutbox:
                     some = changes[first : first + _CHUNK]
                     connection.execute(self._upsert, [self._row(sink, change, now) for change in some])
                 if plan.absences:
-                    connection.execute(_note_absence, [self._absence(sink, *item) for item in plan.absences.items()])
+                    connection.execute(NOTE_ABSENCE, [self._absence(sink, *item) for item in plan.absences.items()])
             if checkpoint is not None:
                 self._move(connection, flow, checkpoint)
 
@@ -123,9 +123,9 @@ class SqlOutbox:
         over = [self._which(sink, entry) for entry, outcome, _ in ordered if _is_over(entry.document, outcome)]
         if rows:
             with self._transaction() as connection:
-                connection.execute(_note_outcome, rows)
+                connection.execute(NOTE_OUTCOME, rows)
                 if over:
-                    connection.execute(_forget, over)
+                    connection.execute(FORGET, over)
 
     def waiting(self, sink: str, now: float) -> Due:
         """See `ports.Outbox`."""
@@ -275,34 +275,3 @@ def _watched_until(document: Document) -> int:
     if document.ended_at is None:
         return FOR_EVER
     return document.ended_at + _DOUBT_S if document.inferred else document.ended_at
-
-
-def _upsert(dialect: str) -> Executable:
-    """Insert, or replace what differs. Equal bytes leave the row, its back-off and its status alone."""
-    # The other dialect is not imported: that takes longer than all the rest of this package.
-    statement = import_module(f"sqlalchemy.dialects.{dialect}").insert(documents)
-    fresh = {name: statement.excluded[name] for name in ("version", "body", "watched_until", "status", "changed_at")}
-    upsert: Executable = statement.on_conflict_do_update(
-        index_elements=["cluster", "sink", "key"],
-        set_=fresh | {"attempts": 0, "due_at": 0.0, "error": None, "accepted_at": None},
-        where=_columns.body != statement.excluded.body,
-    )
-    return upsert
-
-
-_here = (
-    _columns.cluster == bindparam("b_cluster"),
-    _columns.sink == bindparam("b_sink"),
-    _columns.key == bindparam("b_key"),
-)
-_note_absence = (
-    update(documents)
-    .where(*_here)
-    .values(absent_rounds=bindparam("absent_rounds"), absent_since=bindparam("absent_since"))
-)
-_forget = delete(documents).where(*_here, _columns.version == bindparam("b_version"))
-_note_outcome = (
-    update(documents)
-    .where(*_here, _columns.version == bindparam("b_version"))
-    .values({name: bindparam(name) for name in ("status", "attempts", "due_at", "accepted_at", "error")})
-)

@@ -14,6 +14,8 @@ CONTROLLER = "10.77.0.1"
 COMMANDS = (
     *("sacct", "sacctmgr", "salloc", "sattach", "sbatch", "sbcast", "scancel", "scontrol", "sdiag", "sinfo", "sprio"),
     *("squeue", "sreport", "srun", "sshare", "sstat", "strigger"),
+    # Whom the controller knows as a user.
+    "getent",
 )
 # These take their working folder along; the others must work even where the caller's folder does not exist inside.
 SUBMITTING = ("salloc", "sbatch", "srun")

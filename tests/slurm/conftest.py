@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from agent import Agent
 from slurm_lab import Lab, folder_of_ours, why_not, wipe_leftovers
+from tenants import Tenants
 
 from cvagent.standin import StandIn
+from cvagent.standin.portal import PortalStandIn
 
 # A requeued job runs again after 7 s instead of 2 minutes, and a dead node is noticed in 15 s instead of 45.
 QUICK = {"cred_expire": 5, "slurmd_timeout": 10, "message_timeout": 5}
@@ -94,3 +96,23 @@ def make_agent(tmp_path):
             return agent
 
         yield make
+
+
+@pytest.fixture
+def make_tenants(lab, tmp_path):
+    """Makes a portal of a dialect, in front of the lab: `make_tenants("waldur")`. No account of theirs stays."""
+    with ExitStack() as made:
+
+        def make(dialect="waldur", **settings) -> Tenants:
+            portal = made.enter_context(PortalStandIn(dialect))
+            tenants = Tenants(lab, portal, tmp_path, **settings)
+            made.callback(tenants.wipe)
+            return tenants
+
+        yield make
+
+
+@pytest.fixture
+def tenants(make_tenants):
+    """Today's portal in front of the lab."""
+    return make_tenants()

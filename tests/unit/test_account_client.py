@@ -123,6 +123,11 @@ def test_what_may_succeed_later(error, everything):
     assert raised.value.everything is everything
 
 
+def test_who_left_the_machine_can_still_leave_an_account():
+    gone = failed(complaint="error: Invalid user name: dora", command="scancel")
+    client(scancel=gone)[0].run(("scancel", "--account=x", "--user=dora"))
+
+
 def test_limits_of_memory_are_read_with_their_unit():
     assert tres_minutes("mem=100000G") == {"mem": 102_400_000}
     assert tres_minutes("mem=1500M,cpu=3") == {"mem": 1500, "cpu": 3}

@@ -241,5 +241,5 @@ def test_a_resource_in_an_unknown_state_is_there(connect, wire):
     raws = [{"uuid": uuid(1), "state": "Melting", **owner}, {"uuid": uuid(2), "state": "OK", "paused": True, **owner}]
     wire.get(f"{URL}/api/marketplace-provider-resources/", json=raws)
     found = PortalOrders(connect(), OFFERING).resources()
-    assert [(one.state, one.paused) for one in found.items] == [(None, False), (ResourceState.OK, True)]
+    assert [(one.state, one.paused) for one in found.items] == [(None, None), (ResourceState.OK, True)]
     assert found.problems == ()

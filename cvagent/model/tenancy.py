@@ -1,0 +1,47 @@
+"""What a round of pull mode saw."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+from msgspec import Struct
+
+from cvagent.model.accounts import AccountTree
+from cvagent.model.orders import Order, Resource
+
+
+class Tenancy(Struct, frozen=True):
+    """The portal's orders and resources beside Slurm's accounts.
+
+    Attributes:
+        at: Epoch seconds when asking began.
+        orders: Those that wait for the provider or are executing.
+        resources: By uuid, all that are not terminated.
+        keeps_allocations: The portal makes a Slurm allocation for each order, from whose uuid the account is named.
+        failures: By order, why Slurm refused what it asks for.
+        problems: What could not be read, a line each.
+    """
+
+    at: int
+    orders: Sequence[Order]
+    resources: Mapping[str, Resource]
+    tree: AccountTree
+    keeps_allocations: bool
+    failures: Mapping[str, str] = {}
+    problems: Sequence[str] = ()
+
+
+class Members(Struct, frozen=True):
+    """Who may use which allocation.
+
+    Attributes:
+        teams: By resource, the names that its members have on the cluster, as far as they have any.
+        unsure: Resources whose team could be read in part only: nobody has left it for sure.
+        strangers: Names to be added that the cluster's machine does not know as users (yet).
+        problems: What could not be read, a line each.
+    """
+
+    tenancy: Tenancy
+    teams: Mapping[str, AbstractSet[str]]
+    unsure: AbstractSet[str] = frozenset()
+    strangers: AbstractSet[str] = frozenset()
+    problems: Sequence[str] = ()

@@ -1,0 +1,54 @@
+"""Decides what the portal is to hear about each order. An order is done when Slurm shows what it asks for."""
+
+from collections.abc import Iterator, Mapping
+
+from cvagent.errors import Permanent
+from cvagent.model import Change, Known, Plan
+from cvagent.model.errands import OrderAnswer, Verdict
+from cvagent.model.orders import Order, OrderKind, OrderState
+from cvagent.model.tenancy import Tenancy
+from cvagent.pull.accounts import AccountRules, account_of, commands_for
+
+
+def plan_order_states(observed: Tenancy, known: Mapping[str, Known[OrderAnswer]], rules: AccountRules) -> Plan:
+    """An answer for each order that waits for the provider, is done, or cannot be carried out."""
+    answers = {answer.key: answer for order in observed.orders if (answer := _answer(order, observed, rules))}
+    return Plan(
+        changes=list(_changes(answers, known)),
+        unchanged=len(observed.orders) - len(answers),
+        problems=observed.problems,
+    )
+
+
+def _changes(answers: Mapping[str, OrderAnswer], known: Mapping[str, Known[OrderAnswer]]) -> Iterator[Change]:
+    for key, answer in answers.items():
+        before = known[key].document if key in known else None
+        if before != answer:
+            yield Change(before, answer, "changed" if before else "new")
+    for key, item in known.items():
+        if key not in answers and item.document.verdict is not Verdict.NOTHING:
+            yield Change(item.document, OrderAnswer(key, Verdict.NOTHING, item.document.name), "ended")
+
+
+def _answer(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer | None:
+    if order.state is OrderState.PENDING_PROVIDER:
+        return OrderAnswer(order.uuid, Verdict.APPROVE, order.name)
+    if order.state is not OrderState.EXECUTING:
+        return None
+    if failure := observed.failures.get(order.uuid):
+        return _erred(order, failure)
+    try:
+        return _done(order, observed, rules) if commands_for(order, observed, rules) == () else None
+    except Permanent as error:
+        return _erred(order, str(error))
+
+
+def _done(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer:
+    lives = order.kind is not OrderKind.TERMINATE
+    account = account_of(order, observed, rules) or "" if lives else ""
+    return OrderAnswer(order.uuid, Verdict.DONE, order.name, order.resource_uuid if lives else None, account)
+
+
+def _erred(order: Order, reason: str) -> OrderAnswer:
+    lives = order.kind is not OrderKind.TERMINATE
+    return OrderAnswer(order.uuid, Verdict.ERRED, order.name, order.resource_uuid if lives else None, reason=reason)

@@ -1,0 +1,65 @@
+"""Tells the portal what becomes of its orders."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from cvagent.clients.portal_orders import PortalOrders
+from cvagent.errors import Conflict, Permanent, Retryable, SourceError
+from cvagent.model import Document
+from cvagent.model.errands import OrderAnswer, Verdict
+from cvagent.model.orders import OrderState
+from cvagent.sinks.one_by_one import OneByOne
+
+# What an order may be once the portal was told.
+_AFTER = {
+    Verdict.APPROVE: set(OrderState) - {OrderState.PENDING_PROVIDER},
+    Verdict.DONE: {OrderState.DONE},
+    Verdict.ERRED: {OrderState.ERRED},
+}
+
+
+class OrderAnswers(OneByOne):
+    """The sink `portal_orders`."""
+
+    name = "portal_orders"
+
+    def __init__(self, portal: PortalOrders, changed: Callable[[], None]) -> None:
+        super().__init__(changed)
+        self._portal = portal
+
+    def write(self, document: Document) -> None:
+        """See OneByOne."""
+        if not isinstance(document, OrderAnswer):
+            raise Permanent(f"{document.key} is no answer to an order")
+        try:
+            self._tell(document)
+        except Conflict:
+            if not self._is_told(document):
+                raise
+
+    def _tell(self, answer: OrderAnswer) -> None:
+        """The resource first: once the order is at its end, nobody would look again."""
+        if answer.verdict is Verdict.APPROVE:
+            self._portal.approve(answer.key)
+        elif answer.verdict is Verdict.DONE:
+            if answer.resource_uuid and answer.backend_id:
+                self._portal.set_backend_id(answer.resource_uuid, answer.backend_id)
+            self._set_allocation(answer, "ok")
+            self._portal.set_done(answer.key)
+        elif answer.verdict is Verdict.ERRED:
+            self._set_allocation(answer, "erred")
+            self._portal.set_erred(answer.key, answer.reason)
+
+    def _set_allocation(self, answer: OrderAnswer, state: str) -> None:
+        """There may be no allocation yet, and the order's own end may move it."""
+        if answer.resource_uuid:
+            with suppress(Permanent):
+                self._portal.set_allocation_state(answer.resource_uuid, state)
+
+    def _is_told(self, answer: OrderAnswer) -> bool:
+        """Whether the order is where it is to be. Raises Retryable."""
+        try:
+            order = self._portal.order(answer.key)
+        except SourceError as error:
+            raise Retryable(str(error)) from None
+        return order is None or order.state in _AFTER[answer.verdict]

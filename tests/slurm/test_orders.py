@@ -1,0 +1,259 @@
+"""The portal's orders, carried out in a real slurmdbd."""
+
+import pytest
+from tenants import DIALECTS, Killed
+from waiting import wait_until
+
+from cvagent.clients.portal_orders import PortalOrders
+from cvagent.clients.runner import NativeRunner
+from cvagent.standin.portal.objects import Customer, Project
+
+
+def limits(**counts):
+    """What sacctmgr shows of these, beside what the components file gives to everybody."""
+    return {"mem": "6000G"} | {name.replace("gpu", "gres/gpu"): str(count) for name, count in counts.items()}
+
+
+def expected_name(order):
+    """The rule, once more: five digits of the allocation's uuid, else of the resource's, and the name."""
+    resource = order.resource
+    uuid = resource.allocation.uuid if resource.allocation else resource.uuid
+    return f"hpc_{uuid[:5]}_{order.attributes['name'].lower()}"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_three_allocations_come_change_and_go(make_tenants, dialect):
+    tenants = make_tenants(dialect)
+    physics, biology = tenants.physics, tenants.biology
+    orders = [
+        tenants.order("Bert", physics, cpu=10),
+        tenants.order("GPT-2", physics, cpu=1),
+        tenants.order("esm", biology, cpu=2),
+    ]
+    tenants.once()
+    tenants.once()  # The older portals make an allocation a moment after its order was seen.
+    assert [order.state for order in orders] == ["done"] * 3
+    names = [expected_name(order) for order in orders]
+    assert [order.resource.backend_id for order in orders] == names
+    assert [order.resource.state for order in orders] == ["OK"] * 3
+    assert tenants.account(names[0]) == (f"hpc_{physics.uuid}", ["alice", "bob"], limits(cpu=600_000))
+    assert tenants.account(names[1]) == (f"hpc_{physics.uuid}", ["alice", "bob"], limits(cpu=60_000))
+    assert tenants.account(names[2]) == (f"hpc_{biology.uuid}", ["bob"], limits(cpu=120_000))
+    for project in (physics, biology):
+        assert tenants.account(f"hpc_{project.uuid}") == (f"hpc_{project.customer.uuid}", [], {})
+        assert tenants.account(f"hpc_{project.customer.uuid}") == ("root", [], {})
+    if tenants.market.allocates:
+        assert {order.resource.allocation.state for order in orders} == {"ok"}
+    assert tenants.once().writes == 0
+
+    change = tenants.change(orders[0].resource, cpu=20, **{"gres/gpu": 5})
+    tenants.once()
+    assert (change.state, change.resource.limits) == ("done", {"cpu": 20, "gres/gpu": 5})
+    assert tenants.account(names[0])[2] == limits(cpu=1_200_000, gpu=300)
+    assert tenants.once().writes == 0
+
+    ends = [tenants.terminate(order.resource) for order in orders]
+    tenants.once()
+    assert [(order.state, order.resource.state) for order in ends] == [("done", "Terminated")] * 3
+    assert tenants.accounts() == sorted(f"hpc_{project.customer.uuid}" for project in (physics, biology))
+    assert tenants.once().writes == 0
+
+
+def test_a_project_stays_until_its_last_allocation_goes(tenants):
+    first, second = tenants.order("first"), tenants.order("second")
+    tenants.once()
+    project = f"hpc_{tenants.physics.uuid}"
+    tenants.terminate(first.resource)
+    tenants.once()
+    assert tenants.account(project) is not None
+    tenants.terminate(second.resource)
+    tenants.once()
+    assert tenants.account(project) is None
+
+
+def test_a_restored_allocation_gets_its_account_back(tenants):
+    order = tenants.order("bert", cpu=3)
+    tenants.once()
+    before = tenants.account(order.resource.backend_id)
+    tenants.terminate(order.resource)
+    tenants.once()
+    assert tenants.account(order.resource.backend_id) is None
+    tenants.market.restore(order.resource)
+    tenants.once()
+    assert (order.resource.state, tenants.account(order.resource.backend_id)) == ("OK", before)
+
+
+def test_an_account_goes_with_its_running_job(lab, tenants):
+    order = tenants.order()
+    tenants.once()
+    account = order.resource.backend_id
+    job = wait_until(lambda: tenants.submitted(account), 20, "a job in the account")
+    lab.wait_for(job, "RUNNING")
+    end = tenants.terminate(order.resource)
+    wait_until(lambda: tenants.once() and end.state == "done", 60, "the end of the allocation")
+    (run,) = lab.wait_for_end(job)
+    assert run.state == "CANCELLED"
+    assert tenants.account(account) is None
+
+
+def test_the_older_layout_is_kept_when_asked_for(make_tenants):
+    tenants = make_tenants(account_layout="flat")
+    order = tenants.order()
+    tenants.once()
+    assert tenants.account(order.resource.backend_id)[0] == "root"
+    said = tenants.lab.slurm("sacctmgr", "-nP", "show", "account", order.resource.backend_id, "format=organization")
+    assert said == f"hpc_{tenants.physics.uuid}\n"
+    tenants.terminate(order.resource)
+    tenants.once()
+    assert tenants.accounts() == [f"hpc_{tenants.physics.customer.uuid}"]
+
+
+class Refusing(NativeRunner):
+    """sacctmgr fails for whatever names `word`, as it would itself."""
+
+    word = ""
+
+    def run(self, command, *, timeout_s, env=None):
+        if any(self.word in argument for argument in command) and "add" in command:
+            command = ["sacctmgr", "-i", "add", "account", "name=x", "parent=hpc_nosuch"]
+        return super().run(command, timeout_s=timeout_s, env=env)
+
+
+def test_one_of_five_orders_that_slurm_refuses_errs_and_stops_no_other(lab, tenants):
+    orders = [tenants.order(f"run{number}") for number in range(5)]
+    runner = Refusing(lab.bin_dir)
+    runner.word = "_run3"
+    agent = tenants.once(runner=runner)
+    assert [order.state for order in orders] == ["done", "done", "done", "erred", "done"]
+    assert "Parent account 'hpc_nosuch' doesn't exist" in orders[3].error_message
+    assert orders[3].resource.state == "Erred"
+    assert (agent.aside, agent.pending) == ([], [])
+    assert len(tenants.accounts()) == 2 + 4
+
+
+def killer(step):
+    """A runner and a portal of an agent that is killed after so many steps: commands that change, and requests."""
+    left = [step]
+
+    def take():
+        left[0] -= 1
+        if left[0] < 0:
+            raise Killed
+
+    def taking(write):
+        def wrapped(self, *arguments):
+            write(self, *arguments)
+            take()
+
+        return wrapped
+
+    class Runner(NativeRunner):
+        def run(self, command, *, timeout_s, env=None):
+            said = super().run(command, timeout_s=timeout_s, env=env)
+            if "show" not in command and "getent" not in command:
+                take()
+            return said
+
+    writes = ("approve", "set_backend_id", "set_allocation_state", "set_done", "set_erred")
+    portal = type("Portal", (PortalOrders,), {name: taking(getattr(PortalOrders, name)) for name in writes})
+    return Runner, portal
+
+
+def is_killed(tenants, step, *, looks=1):
+    """Whether an agent does not outlive so many steps."""
+    runner, portal = killer(step)
+    try:
+        for _ in range(looks):
+            tenants.once(runner=runner(tenants.lab.bin_dir), portal=portal)
+    except Killed:
+        return True
+    return False
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("dialect", "looks"), [("orders", 2), ("waldur", 1)])
+def test_an_agent_that_is_killed_after_any_step_of_a_create_is_followed_rightly(make_tenants, dialect, looks):
+    tenants = make_tenants(dialect)
+    orders = []
+    killed = True
+    while killed:
+        project = Project(f"Weather {len(orders)}", Customer("Institute of Physics"), tenants.people[:2])
+        orders.append(tenants.order("bert", tenants.market.add_project(project)))
+        killed = is_killed(tenants, len(orders) - 1, looks=looks)
+        for _ in range(looks):  # The older portals make an allocation a moment after its order was seen.
+            tenants.once()
+    for order in orders:
+        project, resource = order.resource.project, order.resource
+        assert (order.state, resource.state, resource.backend_id) == ("done", "OK", expected_name(order))
+        assert tenants.account(f"hpc_{project.uuid}") == (f"hpc_{project.customer.uuid}", [], {})
+        there = tenants.account(resource.backend_id)
+        assert there == (f"hpc_{project.uuid}", ["alice", "bob"], limits(cpu=600_000))
+    assert len(tenants.accounts()) == 3 * len(orders)
+    assert tenants.once().writes == 0
+    # Customer, project, account, members; approve, backend id, allocation, done; and one that was not killed.
+    assert len(orders) == 9
+
+
+@pytest.mark.parametrize("step", range(6))
+def test_an_agent_that_is_killed_after_any_step_of_a_termination_is_followed_by_one_that_ends_it(tenants, step):
+    order = tenants.order()
+    tenants.once()
+    end = tenants.terminate(order.resource)
+    is_killed(tenants, step)
+    tenants.once()
+    assert (end.state, order.resource.state) == ("done", "Terminated")
+    assert tenants.accounts() == [f"hpc_{tenants.physics.customer.uuid}"]
+
+
+HOSTILE = (
+    'O\'Reilly "quoted" `id`',
+    "two\nlines",
+    "--option",
+    "-i; scancel -u root",
+    "a,b,c",
+    "Prot\u00e9ine \U0001f9ec",
+    "x" * 300,
+    "root",
+    "../x",
+    "$(touch /tmp/owned)",
+    "",
+    "parent=root cluster=lab",
+)
+
+
+def test_hostile_names_are_nothing_but_names(tenants):
+    tenants.physics.name = 'Weather\'; drop table "x"\n--parent=root'
+    tenants.physics.customer.name = "\U0001f4a5" * 400
+    orders = [tenants.order(name) for name in HOSTILE]
+    tenants.once()
+    assert [order.state for order in orders] == ["done"] * len(orders)
+    names = [order.resource.backend_id for order in orders]
+    assert len(set(names)) == len(names)
+    assert all(tenants.account(name)[0] == f"hpc_{tenants.physics.uuid}" for name in names)
+    assert all(len(name) <= 34 and name.startswith("hpc_") for name in names)
+    assert len(tenants.accounts()) == 2 + len(names)
+
+
+def test_hostile_users_are_refused_with_a_reason(tenants):
+    for number, name in enumerate(("root", "--option", "a,b", "x;id", "al\nice", "../x", "0", "u" * 300)):
+        person = tenants.people[2].__class__(f"person{number}", "Somebody", name)
+        tenants.physics.team.append(person)
+        tenants.market.add_project(tenants.physics)
+    order = tenants.order()
+    agent = tenants.once()
+    assert tenants.account(order.resource.backend_id)[1] == ["alice", "bob"]
+    problems = {problem for plan in agent.observer.rounds for problem in plan.problems}
+    assert sum("is no user name" in problem for problem in problems) == 7
+
+
+def test_odd_orders_among_good_ones_spoil_nothing(tenants):
+    good = tenants.order("good")
+    odd = [tenants.order(f"odd{number}") for number in range(4)]
+    odd[0].type, odd[1].limits, odd[2].attributes, odd[3].state = "Explode", {"cpu": "lots"}, None, "executing"
+    odd[3].limits = {"cpu": None, "never/heard": 3}
+    tenants.once()
+    assert good.state == "done"
+    assert odd[0].state == "pending-provider"
+    assert odd[3].state == "erred"
+    assert "no component never/heard" in odd[3].error_message
+    assert tenants.account(good.resource.backend_id) is not None
