@@ -89,7 +89,7 @@ class Agent:
         sinks = {sink for flow in self._flows for sink in flow.sinks}
         self._scheduler = Scheduler(jobs=len(self._flows) + len(sinks) + 4)
         self._metered = Metered(self._cluster.runner, self._note_command)
-        pull = Pull(settings, self._cluster.name, self._metered, self._outbox, self._billing.portal)
+        pull = Pull(settings, self._cluster.name, self._metered, self._outbox, self._billing)
         self._sinks = make_sinks(settings, self._cluster.name, self._flows, self._billing, pull)
         self._pace = Pace()
         around = Surroundings(self._outbox, SystemClock(), self._board, self._scheduler.wake, self._stop)

@@ -1,6 +1,7 @@
 """Makes what speaks to the tenant portal of what is sold and what was used."""
 
 import logging
+import time
 from threading import Lock
 
 from cvagent.clients.portal import Portal
@@ -8,9 +9,9 @@ from cvagent.clients.portal_offering import PortalOffering
 from cvagent.clients.portal_usage import PortalUsage
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm_usage import SlurmUsage
-from cvagent.errors import CvagentError
-from cvagent.model.usage import Month
-from cvagent.push.usage import UsageRules
+from cvagent.errors import CvagentError, Permanent, Retryable, SettingsError, SourceError
+from cvagent.model.usage import Month, UsageReport
+from cvagent.push.usage import UsageRules, plan_usage
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
 from cvagent.sinks.portal_usage import UsageReports
@@ -53,6 +54,19 @@ class Billing:
         """The source `slurm_usage`."""
         usage = SlurmUsage(runner, self._settings.slurm_timeout_s)
         return AllottedUsage(usage, self.portal, self._offering, self._settings.usage_final_days)
+
+    def tell_last(self, runner: Runner, resource_uuid: str) -> None:
+        """Tell what a resource used to its end. Raises Retryable; what the portal refuses is logged, and no more."""
+        self.declare()
+        try:
+            seen = self.source(runner).observe_one(resource_uuid, int(time.time()))
+            for change in plan_usage(seen, {}, make_usage_rules(self._settings)).changes:
+                if isinstance(change.after, UsageReport):
+                    PortalUsage(self.portal).tell(change.after)
+        except (SourceError, SettingsError) as error:
+            raise Retryable(f"the last usage is not told yet: {error}") from None
+        except Permanent as error:
+            log.error("resource %s ends, and the portal did not take its last usage: %s", resource_uuid, error)
 
     def sink(self) -> UsageReports:
         """The sink `portal_usage`."""

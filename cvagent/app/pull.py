@@ -1,11 +1,11 @@
 """Makes the parts of pull mode. Its sources and sinks share one portal client and one look at the portal and Slurm."""
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
+from cvagent.app.billing import Billing
 from cvagent.clients.accounts import SlurmAccounts
-from cvagent.clients.portal import Portal
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.clients.runner import Runner
 from cvagent.errors import SettingsError
@@ -37,9 +37,9 @@ class Pull:
         outbox: What the sinks hold.
     """
 
-    def __init__(self, settings: Settings, cluster: str, runner: Runner, outbox: _Rows, portal: Portal) -> None:
+    def __init__(self, settings: Settings, cluster: str, runner: Runner, outbox: _Rows, billing: Billing) -> None:
         self._settings = settings
-        self._portal = portal
+        self._billing = billing
         self._cluster = cluster
         self._runner = runner
         self._outbox = outbox
@@ -51,12 +51,12 @@ class Pull:
     def sink(self, name: str) -> Sink:
         """A sink."""
         if name == "portal_orders":
-            return OrderAnswers(self._orders, self._tenancy.forget)
+            return OrderAnswers(self._orders, partial(self._billing.tell_last, self._runner), self._tenancy.forget)
         return AccountCommands(name, self._slurm, self._tenancy.forget)
 
     @cached_property
     def _orders(self) -> PortalOrders:
-        return PortalOrders(self._portal, self._settings.portal_offering or "")
+        return PortalOrders(self._billing.portal, self._settings.portal_offering or "")
 
     @cached_property
     def _slurm(self) -> SlurmAccounts:

@@ -46,7 +46,7 @@ def _plan(settings: Settings, flow: Flow, *, force: bool) -> Plan:
     def against(outbox: SqlOutbox | Pages) -> Plan:
         around = Surroundings(outbox, SystemClock(), board, lambda _name: None, Event())  # type: ignore[arg-type] # a plan only looks
         billing = Billing(settings)
-        pull = Pull(settings, cluster.name, cluster.runner, outbox, billing.portal)
+        pull = Pull(settings, cluster.name, cluster.runner, outbox, billing)
         means = Means(cluster.runner, outbox.facts(), NoInventory(), billing, pull)
         source = make_source(flow, settings, means)
         return Collector(flow, source, rules, Horizon(settings.lookback_h * 3600), around).plan()

@@ -65,6 +65,7 @@ class OrderAnswer(Struct, frozen=True, array_like=True, tag="answer"):
         resource_uuid: None when the resource is to end with the order, or there is none.
         backend_id: The account's name, to be written into the resource; empty when it is not.
         reason: Of ERRED: why.
+        ending: Of DONE: the resource that ends with the order; its last usage is told before. None when it lives on.
     """
 
     key: str
@@ -73,6 +74,7 @@ class OrderAnswer(Struct, frozen=True, array_like=True, tag="answer"):
     resource_uuid: str | None = None
     backend_id: str = ""
     reason: str = ""
+    ending: str | None = None
 
     @property
     def ended_at(self) -> None:

@@ -44,9 +44,10 @@ def _answer(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer
 
 
 def _done(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer:
-    lives = order.kind is not OrderKind.TERMINATE
-    account = account_of(order, observed, rules) or "" if lives else ""
-    return OrderAnswer(order.uuid, Verdict.DONE, order.name, order.resource_uuid if lives else None, account)
+    if order.kind is OrderKind.TERMINATE:
+        return OrderAnswer(order.uuid, Verdict.DONE, order.name, ending=order.resource_uuid)
+    account = account_of(order, observed, rules) or ""
+    return OrderAnswer(order.uuid, Verdict.DONE, order.name, order.resource_uuid, account)
 
 
 def _erred(order: Order, reason: str) -> OrderAnswer:

@@ -19,12 +19,18 @@ _AFTER = {
 
 
 class OrderAnswers(OneByOne):
-    """The sink `portal_orders`."""
+    """The sink `portal_orders`.
+
+    Args:
+        tell_last: Tells the usage of a resource that is about to end. Raises Retryable.
+        changed: See OneByOne.
+    """
 
     name = "portal_orders"
 
-    def __init__(self, portal: PortalOrders, changed: Callable[[], None]) -> None:
+    def __init__(self, portal: PortalOrders, tell_last: Callable[[str], None], changed: Callable[[], None]) -> None:
         super().__init__(changed)
+        self._tell_last = tell_last
         self._portal = portal
 
     def write(self, document: Document) -> None:
@@ -45,6 +51,8 @@ class OrderAnswers(OneByOne):
             if answer.resource_uuid and answer.backend_id:
                 self._portal.set_backend_id(answer.resource_uuid, answer.backend_id)
             self._set_allocation(answer, "ok")
+            if answer.ending:
+                self._tell_last(answer.ending)
             self._portal.set_done(answer.key)
         elif answer.verdict is Verdict.ERRED:
             self._set_allocation(answer, "erred")

@@ -8,7 +8,7 @@ from cvagent.clients.portal import Portal
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.clients.slurm_usage import SlurmUsage
 from cvagent.model import Ask
-from cvagent.model.orders import Resource, ResourceState
+from cvagent.model.orders import Listing, Resource, ResourceState
 from cvagent.model.usage import Allotted, Month, UsageSeen
 
 # In other states the portal takes no usage.
@@ -32,14 +32,22 @@ class AllottedUsage:
 
     def observe(self, ask: Ask) -> UsageSeen:
         """Ask the portal, then Slurm; raise SourceError when any one question was not answered."""
-        listed = self._orders.resources(BILLED)
+        return self._seen(self._orders.resources(BILLED), ask.now)
+
+    def observe_one(self, resource_uuid: str, now: int) -> UsageSeen:
+        """What one resource used. Raises SourceError likewise."""
+        resource = self._orders.resource(resource_uuid)
+        known = resource if resource and resource.state in BILLED else None
+        return self._seen(Listing((known,) if known else ()), now)
+
+    def _seen(self, listed: Listing[Resource], now: int) -> UsageSeen:
         dialect = self._portal.dialect
         allotted, problems = _allotted(listed.items)
         problems = (*listed.problems, *problems)
-        months, note = self._months(ask.now, dated=dialect.dated)
+        months, note = self._months(now, dated=dialect.dated)
         accounts = [account for _, account in allotted]
-        used = {month: self._usage.used(accounts, month.start, min(month.end, ask.now)) for month in months}
-        return UsageSeen(ask.now, allotted, used, dialect.decimals, problems, note)
+        used = {month: self._usage.used(accounts, month.start, min(month.end, now)) for month in months}
+        return UsageSeen(now, allotted, used, dialect.decimals, problems, note)
 
     def _months(self, now: int, *, dated: bool) -> tuple[list[Month], str | None]:
         """The months to be told, and why one is not. The portal's month counts, by its own clock."""

@@ -12,7 +12,7 @@ from fakes import FakeObserver
 from slurm_lab import Lab
 from waiting import wait_until
 
-from cvagent.app import SystemClock, make_portal, make_runner, rules_for
+from cvagent.app import Billing, SystemClock, make_runner, rules_for
 from cvagent.app.pull import Pull
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.flows import FLOWS
@@ -42,8 +42,8 @@ class Tenants:
         self.lab = lab
         self.portal = portal
         self.market = portal.market
-        components = folder / "components.yaml"
-        components.write_text(COMPONENTS)
+        self._components = folder / "components.yaml"
+        self.sell(COMPONENTS)
         given = {
             "mode": "pull",
             "cloudvision_url": "http://127.0.0.1:9",
@@ -53,7 +53,7 @@ class Tenants:
             "portal_offering": self.market.offering,
             "portal_usernames": "freeipa" if self.market.dialect == "order-items" else "offering",
             "portal_team_interval_s": 0,
-            "components_file": components,
+            "components_file": self._components,
             "slurm_bin_dir": lab.bin_dir,
             "http_listen": "off",
         } | settings
@@ -62,6 +62,10 @@ class Tenants:
         alice, bob, _ = self.people
         self.physics = self.market.add_project(Project("Weather", Customer("Institute of Physics"), [alice, bob]))
         self.biology = self.market.add_project(Project("Proteins", Customer("Institute of Biology"), [bob]))
+
+    def sell(self, components: str) -> None:
+        """What the components file says from now on."""
+        self._components.write_text(components)
 
     def order(self, name="bert", project=None, **limits):
         """A tenant orders an allocation, and where the provider cannot, a person approves it."""
@@ -144,9 +148,10 @@ class Once:
         rules = {flow.name: rules_for(flow.name, self.settings, "lab", force=self._force) for flow in flows}
         with ExitStack() as stack:
             outbox = stack.enter_context(closing(SqlOutbox("sqlite://", "lab")))
-            portal = stack.enter_context(closing(make_portal(self.settings)))
-            pull = Pull(self.settings, "lab", self._runner, outbox, portal)
-            pull._orders = self._portal(portal, self.settings.portal_offering)
+            billing = Billing(self.settings)
+            stack.callback(billing.portal.close)
+            pull = Pull(self.settings, "lab", self._runner, outbox, billing)
+            pull._orders = self._portal(billing.portal, self.settings.portal_offering)
             around = Surroundings(outbox, SystemClock(), self.observer, lambda _name: None, Event())
             collectors = [Collector(flow, pull.source(flow), rules[flow.name], Horizon(0), around) for flow in flows]
             run_out(collectors, [Courier(pull.sink(flow.sinks[0]), 1.0, around) for flow in flows])

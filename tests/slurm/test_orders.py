@@ -84,7 +84,8 @@ def test_a_restored_allocation_gets_its_account_back(tenants):
 
 
 def test_an_account_goes_with_its_running_job(lab, tenants):
-    order = tenants.order()
+    tenants.sell("cpu: {measured_unit: thousandths of a minute, unit_factor: 0.001, accounting_type: usage}")
+    order = tenants.order(cpu=10)
     tenants.once()
     account = order.resource.backend_id
     job = wait_until(lambda: tenants.submitted(account), 20, "a job in the account")
@@ -94,6 +95,10 @@ def test_an_account_goes_with_its_running_job(lab, tenants):
     (run,) = lab.wait_for_end(job)
     assert run.state == "CANCELLED"
     assert tenants.account(account) is None
+    # The last usage was told after the job had ended: one CPU, in thousandths of minutes.
+    (usage,) = tenants.market.usages.values()
+    assert usage.users == {"alice": usage.amount}
+    assert float(usage.amount) == pytest.approx((run.ended_at - run.started_at) / 60 * 1000, abs=0.01)
 
 
 def test_the_older_layout_is_kept_when_asked_for(make_tenants):

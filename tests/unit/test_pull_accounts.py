@@ -246,7 +246,9 @@ def test_an_order_is_done_when_slurm_shows_it_and_only_then():
 
 
 def test_a_termination_writes_nothing_into_a_resource_that_ends():
-    assert answers(TERMINATE) == {TERMINATE.uuid: OrderAnswer(TERMINATE.uuid, Verdict.DONE, "bert")}
+    assert answers(TERMINATE) == {
+        TERMINATE.uuid: OrderAnswer(TERMINATE.uuid, Verdict.DONE, "bert", ending=TERMINATE.resource_uuid)
+    }
 
 
 def test_an_order_that_waits_for_the_provider_is_approved():

@@ -97,7 +97,9 @@ def test_a_closed_sink_begins_nothing_more():
 
 
 def said(portal, answer):
-    (outcome,) = delivered(OrderAnswers(portal, lambda: None), [Entry(answer.key, 1, answer)]).values()
+    (outcome,) = delivered(
+        OrderAnswers(portal, portal.tell_last, lambda: None), [Entry(answer.key, 1, answer)]
+    ).values()
     return outcome
 
 
@@ -112,6 +114,7 @@ def test_the_resource_hears_before_the_order():
     [
         (OrderAnswer("o", Verdict.APPROVE, "bert"), [("approve", "o")]),
         (OrderAnswer("o", Verdict.DONE, "bert"), [("set_done", "o")]),
+        (OrderAnswer("o", Verdict.DONE, "bert", ending="r"), [("tell_last", "r"), ("set_done", "o")]),
         (OrderAnswer("o", Verdict.ERRED, "bert", reason="why"), [("set_erred", "o", "why")]),
         (OrderAnswer("o", Verdict.NOTHING, "bert"), []),
     ],
@@ -149,3 +152,9 @@ def test_a_conflict_is_none_when_the_order_is_where_it_is_to_be(verdict, call, s
 )
 def test_an_answer_that_does_not_get_through(error, outcome):
     assert said(Portal(set_done=error), OrderAnswer("o", Verdict.DONE, "bert")) == outcome
+
+
+def test_an_order_waits_for_the_last_usage():
+    portal = Portal(tell_last=Retryable("no usage yet"))
+    assert said(portal, OrderAnswer("o", Verdict.DONE, "bert", ending="r")) == Deferred("no usage yet")
+    assert portal.told == []
