@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import delivery, memory, rounds, rpcs, start, stores
+from benchmarks import delivery, hook, memory, rounds, rpcs, start, stores
 from benchmarks.measure import ROOT, Row
 from benchmarks.slurm_lab import slurm_version
 
@@ -20,6 +20,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "memory": memory.measure,
     "start": start.measure,
     "rpcs": rpcs.measure,
+    "hook": hook.measure,
     "stores": stores.measure,
 }
 PAGE = ROOT / "docs" / "performance.md"

@@ -61,6 +61,13 @@ def below(name: str, measured: Reading, most: Reading) -> Row:
     return Row(name, measured.text, goal=f"at most {most.text}", met=measured.value <= most.value)
 
 
+def within(name: str, measured: Reading, reference: Reading, more: Reading) -> Row:
+    """A row that must not be above the reference by more than so much."""
+    ratio = measured.value / reference.value
+    met = measured.value <= reference.value + more.value
+    return Row(name, measured.text, reference.text, ratio, f"at most {more.text} more", met)
+
+
 def seen(name: str, measured: Reading, reference: Reading | None = None) -> Row:
     """A row without a goal."""
     if reference is None:

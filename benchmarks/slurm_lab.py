@@ -24,10 +24,11 @@ class Lab:
     """A lab of two nodes that is up. Its jobs are alice's."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.bin_dir = folder / "bin"
         self._enter = folder / "enter"
-        home = folder / "home" / "alice"
-        (home / "job").write_text("#!/bin/sh\ntrue\n")
+        self.home = folder / "home" / "alice"
+        (self.home / "job").write_text("#!/bin/sh\ntrue\n")
 
     def say(self, command: str, *arguments: str) -> str:
         """What one of Slurm's commands prints."""
@@ -37,6 +38,17 @@ class Lab:
     def hold(self, jobs: int) -> None:
         """Submit so many jobs that stay pending, each with a record of its own in slurmctld."""
         self._as_alice(_SUBMIT.format(jobs=jobs, hold="--hold"))
+
+    def submit(self, script: str) -> str:
+        """Submit one job; its id."""
+        (self.home / "one").write_text(script)
+        return self._as_alice("sbatch --parsable -A proj-a -o /dev/null one").strip()
+
+    def set_hook(self, name: str, script: Path) -> None:
+        """Have slurmctld run this one from now on: prologslurmctld, epilogslurmctld."""
+        fresh = self.folder / "hooks" / f"{name}.new"
+        fresh.symlink_to(script)
+        fresh.rename(self.folder / "hooks" / name)
 
     def pass_through(self, jobs: int) -> None:
         """Submit so many jobs that begin and end at once, and wait for the last."""
@@ -60,8 +72,9 @@ class Lab:
             and str(Path(f"/proc/{process.pid}/ns/pid").readlink()) == ours.stdout.strip()
         )
 
-    def _as_alice(self, script: str) -> None:
-        subprocess.run([self._enter, "-u", "alice", "sh", "-c", script], capture_output=True, check=True)
+    def _as_alice(self, script: str) -> str:
+        words = [self._enter, "-u", "alice", "sh", "-c", script]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 class RealSlurm(NativeRunner):

@@ -35,10 +35,10 @@ class Metrics:
         self._changes = self._counter("changes", "Changes that rounds decided", "flow", "why")
         self._refused = self._gauge("refused_changes", "Changes that the last plan withheld", "flow")
         self._deliveries = self._counter("deliveries", "Answers of a sink to one entry", "sink", "outcome")
-        self._command_s = self._histogram(
-            "slurm_command_seconds", "Duration of Slurm's commands", "command", _COMMAND_S
+        self._command_s = self._histogram("slurm_rpc_seconds", "Duration of Slurm's commands", "command", _COMMAND_S)
+        self._commands = self._counter(
+            "slurm_rpc", "Slurm's commands that were run, each a question to a daemon", "command", "result"
         )
-        self._commands = self._counter("slurm_commands", "Slurm's commands that were run", "command", "result")
         self._stretch = self._gauge("interval_stretch", "How many times as long as set the interval is", "flow")
         self._share = self._gauge("slurmctld_share", "The agent's user's share of what slurmctld served", "what")
         self._notes = self._counter("notes", "Notes of the hook that were taken out of the spool")

@@ -173,8 +173,8 @@ def test_metrics_count_what_happened(lab, job):
     assert samples["cvagent_outbox_pending", SINK] == 1
     assert samples["cvagent_outbox_set_aside", SINK] == 1
     assert samples["cvagent_outbox_oldest_seconds", SINK] == 40
-    assert samples["cvagent_slurm_command_seconds_count", "squeue"] == 2
-    assert samples["cvagent_slurm_commands_total", "failed", "squeue"] == 1
+    assert samples["cvagent_slurm_rpc_seconds_count", "squeue"] == 2
+    assert samples["cvagent_slurm_rpc_total", "failed", "squeue"] == 1
     assert any(name == "cvagent_build_info" for name, *_ in samples)
 
 

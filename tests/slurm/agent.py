@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 from slurm_lab import ROOT, RUNNING_STATES, Lab
@@ -165,6 +166,10 @@ class Agent:
     def rounds(self, result: str = "done") -> int:
         """How many rounds were done, or skipped."""
         return int(self.metric("cvagent_rounds_total", flow="jobs", result=result))
+
+    def memory(self) -> int:
+        """Its resident set in bytes."""
+        return psutil.Process(self._process.pid).memory_info().rss
 
     def pending(self) -> int:
         """How many documents wait."""

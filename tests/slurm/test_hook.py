@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from slurm_lab import ROOT
 from waiting import wait_until
 
@@ -15,6 +16,7 @@ SECONDS = 2
 JOBS = 100
 SHARE = 0.99
 TRIES = 3
+NOTES, NOTES_MIB, READY_S = 100_000, 20, 20
 # Load for each processor above which the machine, not the agent, is what is measured.
 BUSY = 1.5
 BEGINS = re.compile(r"^\[(.{23})\] (?:sched/backfill|sched):.* (?:Allocate|Started) JobId=(?:\d+_\d+\((\d+)\)|(\d+)) ")
@@ -135,6 +137,28 @@ def test_in_a_slurm_conf_without_hooks(site):
     assert conf.read_bytes() == before
     site.daemon("restart", "slurmctld")
     assert site.wait_for_end(site.submit(script="true"))[0].state == "COMPLETED"
+
+
+@pytest.mark.timeout(180)
+def test_a_hundred_thousand_notes_at_the_start_hold_nobody_up(lab, stand_in, make_agent, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir(mode=0o700)
+    quiet = make_agent(lab, stand_in, hook_spool=spool).start()
+    wait_until(lambda: quiet.readyz()[0] == requests.codes.ok, READY_S)
+    quiet.settle(rounds=3)
+    usual = quiet.memory()
+    quiet.stop()
+    for job in range(1, NOTES + 1):
+        (spool / f"{job}.prolog_slurmctld").touch()
+    swamped = make_agent(lab, stand_in, hook_spool=spool).start()
+    most = [swamped.memory()]
+    wait_until(lambda: most.append(swamped.memory()) or swamped.readyz()[0] == requests.codes.ok, READY_S)
+    wait_until(lambda: most.append(swamped.memory()) or swamped.metric("cvagent_notes_total") == NOTES, 60)
+    swamped.settle(rounds=3)
+    assert not list(spool.iterdir())
+    assert max(most) <= usual + NOTES_MIB * 1024**2
+    job = lab.submit(script="true")
+    assert swamped.told(job) == ["COMPLETED"]
 
 
 @pytest.mark.parametrize("trouble", ["no spool", "full spool", "no agent"])
