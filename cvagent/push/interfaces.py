@@ -50,6 +50,19 @@ class _Socket(Struct, frozen=True):
         return (self.function.pci or "").rpartition(".")[0]
 
 
+def why_hopeless(held: Held) -> str:
+    """Why what a run holds leads to no interface, whatever the node says of itself; empty when it may."""
+    if held.get("nic"):
+        return ""
+    if any(held[name] is None for name in _GPU_GRES if name in held):
+        return "Slurm does not tell which GPUs it holds"
+    return "" if _gpus(held) else "it holds no GPU, and no NIC that Slurm tells of"
+
+
+def _gpus(held: Held) -> list[int]:
+    return sorted({index for name in _GPU_GRES for index in held.get(name) or ()})
+
+
 class Topology:
     """One node's ports, and which of them belong to each GPU.
 
@@ -79,15 +92,11 @@ class Topology:
                 mean something else (parts of GPUs, some of the NICs), and nothing is concluded from them.
         """
         counted = counted or {}
+        if hopeless := why_hopeless(held):
+            return self._unresolved(hopeless)
         if held.get("nic"):
             return self._exactly(held["nic"] or (), counted.get("nic", len(self._sockets)))
-        found = [held[name] for name in _GPU_GRES if name in held]
-        indices = sorted({index for some in found for index in some or ()})
-        if None in found:
-            return self._unresolved("Slurm does not tell which GPUs it holds")
-        if not indices:
-            return self._unresolved("it holds no GPU, and no NIC that Slurm tells of")
-        return self._inferred(indices, counted.get("gpu", len(self._facts.gpus)))
+        return self._inferred(_gpus(held), counted.get("gpu", len(self._facts.gpus)))
 
     def _exactly(self, indices: Sequence[int], counted: int) -> Holding:
         rdma = [port for port in self._sockets if port.function.rdma]

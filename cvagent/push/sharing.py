@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from cvagent.model import JobConfig, Observation, Run
 from cvagent.model.holdings import Allocation, Grant, Holding, How, Sharing
-from cvagent.push.interfaces import Topology, select
+from cvagent.push.interfaces import Topology, select, why_hopeless
 
 
 class SharingRules(Struct, frozen=True):
@@ -73,7 +73,9 @@ class Ladder:
         return replace(document, holdings=holdings) if all(holding.macs for holding in holdings) else document
 
     def _is_early(self, granted: Allocation) -> bool:
-        return not self._observed.facts.keys() >= granted.grants.keys()
+        """Whether what nodes have yet to say may lead to interfaces."""
+        hopeless = any(not grant.whole and why_hopeless(grant.held) for grant in granted.grants.values())
+        return not hopeless and not self._observed.facts.keys() >= granted.grants.keys()
 
     def _holdings(self, granted: Allocation) -> tuple[Holding, ...]:
         return tuple(self._holding(node, grant) for node, grant in granted.grants.items())
@@ -81,7 +83,8 @@ class Ladder:
     def _holding(self, node: str, grant: Grant) -> Holding:
         topology = self._topologies.get(node)
         if topology is None:
-            return Holding(node, How.UNRESOLVED, (), "it has not told its interfaces")
+            hopeless = not grant.whole and why_hopeless(grant.held)
+            return Holding(node, How.UNRESOLVED, (), hopeless or "it has not told its interfaces")
         return topology.whole() if grant.whole else topology.resolve(grant.held, grant.counted)
 
     @cached_property

@@ -134,6 +134,12 @@ def test_a_node_that_never_told_its_interfaces_is_waited_for_a_while():
     assert told(seen(at=NOW + 179)).sharing is Sharing.INTERFACES
 
 
+@pytest.mark.parametrize("held", [{}, {"gpu": None}])
+def test_no_node_is_waited_for_that_can_tell_nothing_of_use(held):
+    document = told(seen({"node1": Grant(held)}, facts={}))
+    assert document.sharing is Sharing.SHARED
+
+
 def test_no_run_waits_beyond_its_end():
     over = seen(facts={}, run=run_on(word="COMPLETING"), ended=[accounted()])
     document = told(over)
