@@ -12,6 +12,7 @@ from cvagent.model import Known, Plan
 from cvagent.pull.accounts import plan_accounts
 from cvagent.pull.members import plan_members
 from cvagent.pull.orders import plan_order_states
+from cvagent.pull.tenants import plan_tenants
 from cvagent.push.jobs import plan_jobs
 from cvagent.push.nodes import plan_nodes
 from cvagent.push.usage import plan_usage
@@ -49,12 +50,20 @@ FLOWS = (
         follows=("portal_orders",),
     ),
     Flow(
+        "tenants",
+        mode="pull",
+        source="tenants",
+        plan=plan_tenants,
+        sinks=("cloudvision_tenants",),
+        follows=("portal_orders",),
+    ),
+    Flow(
         "order_states",
         mode="pull",
         source="tenancy",
         plan=plan_order_states,
         sinks=("portal_orders",),
-        follows=("slurm_accounts",),
+        follows=("slurm_accounts", "cloudvision_tenants"),
     ),
     Flow(
         "members",

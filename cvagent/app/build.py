@@ -8,8 +8,14 @@ from typing import NamedTuple
 from cvagent.api.bill import Bill
 from cvagent.api.observer import Board
 from cvagent.app.billing import Billing, make_usage_rules
-from cvagent.app.pull import Pull, check_pull, make_account_rules, make_member_rules
-from cvagent.clients.cloudvision import CloudVision
+from cvagent.app.pull import (
+    Pull,
+    check_pull,
+    make_account_rules,
+    make_cloudvision,
+    make_member_rules,
+    make_tenant_rules,
+)
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
@@ -21,6 +27,7 @@ from cvagent.loops import Horizon
 from cvagent.ports import Sink, Source
 from cvagent.pull.accounts import AccountRules
 from cvagent.pull.members import MemberRules
+from cvagent.pull.tenants import TenantRules
 from cvagent.push.jobs import JobRules
 from cvagent.push.nodes import NodeRules
 from cvagent.push.sharing import SharingRules
@@ -28,6 +35,7 @@ from cvagent.push.usage import UsageRules
 from cvagent.settings import Settings
 from cvagent.sinks.cloudvision_jobs import CloudVisionJobs
 from cvagent.sinks.cloudvision_nodes import CloudVisionNodes
+from cvagent.sinks.cloudvision_tenants import CloudVisionTenants
 from cvagent.sources.node_facts import Inventory, SshInventory, StepInventory
 from cvagent.sources.node_reports import Awaited, Reports
 from cvagent.sources.slurm_allocations import Allocations, FactReader
@@ -108,10 +116,12 @@ def make_node_rules(settings: Settings, cluster: str, *, force: bool = False) ->
 
 def rules_for(
     flow: str, settings: Settings, cluster: str, *, force: bool = False
-) -> JobRules | NodeRules | UsageRules | AccountRules | MemberRules:
+) -> JobRules | NodeRules | UsageRules | AccountRules | MemberRules | TenantRules:
     """The rules of a flow. Raises SettingsError."""
     if flow in {"accounts", "order_states"}:
         return make_account_rules(settings, cluster)
+    if flow == "tenants":
+        return make_tenant_rules(settings, force=force)
     if flow == "members":
         return make_member_rules(settings, cluster, force=force)
     if flow == "usage":
@@ -191,12 +201,17 @@ def inventory_job(settings: Settings) -> InventoryJob:
 
 def make_sink(settings: Settings, cluster: str) -> CloudVisionJobs:
     """The sink that writes jobs to CloudVision."""
-    return CloudVisionJobs(_cloudvision(settings), cluster, with_cluster=_with_cluster(settings))
+    return CloudVisionJobs(make_cloudvision(settings), cluster, with_cluster=_with_cluster(settings))
 
 
 def make_node_sink(settings: Settings, cluster: str) -> CloudVisionNodes:
     """The sink that writes nodes to CloudVision."""
-    return CloudVisionNodes(_cloudvision(settings), cluster)
+    return CloudVisionNodes(make_cloudvision(settings), cluster)
+
+
+def make_tenant_sink(settings: Settings, cluster: str) -> CloudVisionTenants:
+    """The sink that writes tenants to CloudVision."""
+    return CloudVisionTenants(make_cloudvision(settings), cluster, with_cluster=_with_cluster(settings))
 
 
 def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow], billing: Billing, pull: Pull) -> list[Sink]:
@@ -205,13 +220,10 @@ def make_sinks(settings: Settings, cluster: str, flows: Sequence[Flow], billing:
         "cloudvision_jobs": lambda: make_sink(settings, cluster),
         "cloudvision_nodes": lambda: make_node_sink(settings, cluster),
         "portal_usage": billing.sink,
+        "cloudvision_tenants": lambda: make_tenant_sink(settings, cluster),
     }
     names = dict.fromkeys(sink for flow in flows for sink in flow.sinks)
     return [make[name]() if name in make else pull.sink(name) for name in names]
-
-
-def _cloudvision(settings: Settings) -> CloudVision:
-    return CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
 
 
 def _with_cluster(settings: Settings) -> bool:
@@ -233,7 +245,11 @@ def flows_for(settings: Settings) -> tuple[Flow, ...]:
     """The flows of the mode. Raises SettingsError when one lacks what it needs."""
     if settings.mode != "push":
         check_pull(settings)
-    without = {"nodes": settings.node_facts == "off", "usage": settings.portal_url is None}
+    without = {
+        "nodes": settings.node_facts == "off",
+        "usage": settings.portal_url is None,
+        "tenants": not settings.tenant_nodes,
+    }
     return tuple(flow for flow in flows_of(settings.mode) if not without.get(flow.name))
 
 

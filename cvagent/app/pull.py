@@ -1,31 +1,51 @@
 """Makes the parts of pull mode. Its sources and sinks share one portal client and one look at the portal and Slurm."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from contextlib import closing
 from functools import cached_property, partial
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
 
 from cvagent.app.billing import Billing
 from cvagent.clients.accounts import SlurmAccounts
+from cvagent.clients.cloudvision import CloudVision
+from cvagent.clients.hostlist import unfold
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.clients.runner import Runner
+from cvagent.clients.slurm_places import SlurmPlaces
 from cvagent.errors import SettingsError
 from cvagent.flows import Flow
-from cvagent.model import Row
+from cvagent.model import Known, Row
 from cvagent.ports import Sink, Source
 from cvagent.pull.accounts import AccountRules
 from cvagent.pull.members import MemberRules
 from cvagent.pull.names import NameRules
+from cvagent.pull.places import PlaceRules
+from cvagent.pull.tenants import TenantRules
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
 from cvagent.sinks.portal_orders import OrderAnswers
 from cvagent.sinks.slurm_accounts import AccountCommands
 from cvagent.sources.members import MemberSource
 from cvagent.sources.tenancy import TenancySource
+from cvagent.sources.tenants import NodeFactReader, TenantSource
+from cvagent.store.outbox import FOR_EVER
+
+_ALL = 100_000
 
 
-class _Rows(Protocol):
+class _Outbox(Protocol):
     def rows(self, sink: str, status: str | None = None, limit: int = 500) -> list[Row]:
         """See `ports.Outbox`."""
+        ...
+
+    def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
+        """See `ports.Outbox`."""
+        ...
+
+    def facts(self) -> NodeFactReader:
+        """What nodes said."""
         ...
 
 
@@ -37,7 +57,7 @@ class Pull:
         outbox: What the sinks hold.
     """
 
-    def __init__(self, settings: Settings, cluster: str, runner: Runner, outbox: _Rows, billing: Billing) -> None:
+    def __init__(self, settings: Settings, cluster: str, runner: Runner, outbox: _Outbox, billing: Billing) -> None:
         self._settings = settings
         self._billing = billing
         self._cluster = cluster
@@ -46,7 +66,9 @@ class Pull:
 
     def source(self, flow: Flow) -> Source:
         """The source of a flow."""
-        return self._tenancy if flow.source == "tenancy" else self._members
+        if flow.source == "tenants":
+            return self._tenants
+        return self._members if flow.source == "members" else self._tenancy
 
     def sink(self, name: str) -> Sink:
         """A sink."""
@@ -64,7 +86,7 @@ class Pull:
 
     @cached_property
     def _tenancy(self) -> TenancySource:
-        return TenancySource(self._orders, self._slurm, self._failures, self._settings.portal_interval_s / 2)
+        return TenancySource(self._orders, self._slurm, self, self._settings.portal_interval_s / 2)
 
     @cached_property
     def _members(self) -> MemberSource:
@@ -73,8 +95,68 @@ class Pull:
             self._tenancy, self._orders, self._slurm, settings.portal_usernames, settings.portal_team_interval_s
         )
 
-    def _failures(self) -> Mapping[str, str]:
-        return {row.document.key: row.error or "" for row in self._outbox.rows("slurm_accounts", "set_aside")}
+    @property
+    def _tenants(self) -> TenantSource:
+        settings = self._settings
+        places = SlurmPlaces(self._runner, settings.slurm_timeout_s)
+        facts = self._outbox.facts() if settings.tenant_mode == "interface" else None
+        return TenantSource(self._tenancy, places, settings.tenant_nodes, facts, self._begun)
+
+    def failures(self) -> Mapping[str, str]:
+        """See `sources.tenancy.Held`."""
+        aside = self._outbox.rows("slurm_accounts", "set_aside", _ALL)
+        return {row.document.key: row.error or "" for row in aside}
+
+    def shown(self) -> AbstractSet[str]:
+        """See `sources.tenancy.Held`. Nothing is to be waited for where the flow does not run."""
+        known = self._outbox.known("cloudvision_tenants", FOR_EVER) if self._settings.tenant_nodes else {}
+        return {item.document.resource for item in known.values()}
+
+    def _begun(self, keys: Iterable[str]) -> dict[str, int]:
+        with closing(make_cloudvision(self._settings)) as client:
+            return {key: at for key in keys if (at := client.began_at(key)) is not None}
+
+
+def make_cloudvision(settings: Settings) -> CloudVision:
+    """CloudVision's client."""
+    return CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
+
+
+def make_tenant_rules(settings: Settings, *, force: bool = False) -> TenantRules:
+    """What the operator decided about tenants. Raises SettingsError for a wrong map."""
+    places = PlaceRules(
+        sources=settings.tenant_nodes,
+        interfaces=settings.tenant_mode == "interface",
+        nics=settings.tenant_nics,
+        allowed=frozenset(settings.tenant_allow),
+        accounts=read_map(settings.tenant_map_file) if settings.tenant_map_file else {},
+    )
+    return TenantRules(places, settings.absent_rounds, settings.removal_share, force)
+
+
+def read_map(path: Path) -> dict[str, str]:
+    """Hostlists by account, from lines `account hostlist`. Raises SettingsError."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"CVAGENT_TENANT_MAP_FILE: {error}") from None
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if words:
+            found |= _entry(words, f"{path}:{number}")
+    return found
+
+
+def _entry(words: list[str], place: str) -> dict[str, str]:
+    try:
+        account, hostlist = words
+        unfold(hostlist)
+    except ValueError:
+        raise SettingsError(
+            f"{place}: must be an account and a hostlist, such as: hpc_0123a_bert gpu[001-016]"
+        ) from None
+    return {account.lower(): hostlist}
 
 
 def make_account_rules(settings: Settings, cluster: str) -> AccountRules:

@@ -1,5 +1,6 @@
 """CloudVision's REST API: the one place that knows its paths and answers. Words in, words out; the token in no text."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -28,6 +29,19 @@ class Ping(NamedTuple):
     status: int
     date: str | None
     tls: bool
+
+
+class _Job(msgspec.Struct, rename="camel"):
+    """The part of a JobConfig, as it is read, that matters here."""
+
+    state: str
+    start_time: dt.datetime
+
+
+class _Held(msgspec.Struct):
+    """What CloudVision holds under a key."""
+
+    value: _Job
 
 
 class Unsupported(Permanent):
@@ -115,6 +129,15 @@ class CloudVision:
         if isinstance(wrong, Retryable) and answer.status not in _NO_SUCH_API:
             raise wrong
         return Ping(answer.status, answer.headers.get("Date"), self._url.startswith("https://"))
+
+    def began_at(self, key: str) -> int | None:
+        """Epoch second at which a job that still runs began; None when this CloudVision does not tell."""
+        try:
+            answer = self._wire.ask("GET", f"{_JOBS}?key.id={quote(key, safe='')}", b"", _MAX_SINGLE)
+            held = msgspec.json.decode(answer.body, type=_Held).value
+        except (DeliveryError, msgspec.MsgspecError, UnicodeError):
+            return None
+        return int(held.start_time.timestamp()) if held.state == "JOB_STATE_RUNNING" else None
 
     def replace_token(self, token: Token) -> None:
         """Use another from the next request on."""

@@ -8,10 +8,11 @@ from msgspec import Struct
 from cvagent.model.errands import Commands, OrderAnswer
 from cvagent.model.jobs import JobConfig
 from cvagent.model.nodes import NodeConfig
+from cvagent.model.tenants import TenantConfig
 from cvagent.model.usage import UsageReport
 
-Document = JobConfig | NodeConfig | UsageReport | Commands | OrderAnswer
-D = TypeVar("D", JobConfig, NodeConfig, UsageReport, Commands, OrderAnswer)
+Document = JobConfig | NodeConfig | UsageReport | Commands | OrderAnswer | TenantConfig
+D = TypeVar("D", JobConfig, NodeConfig, UsageReport, Commands, OrderAnswer, TenantConfig)
 
 
 class Absence(Struct, frozen=True, gc=False):

@@ -17,6 +17,7 @@ class Tenancy(Struct, frozen=True):
         orders: Those that wait for the provider or are executing.
         resources: By uuid, all that are not terminated.
         keeps_allocations: The portal makes a Slurm allocation for each order, from whose uuid the account is named.
+        shown: Resources that CloudVision was told have nodes: before they end it must hear of that.
         failures: By order, why Slurm refused what it asks for.
         problems: What could not be read, a line each.
     """
@@ -26,6 +27,7 @@ class Tenancy(Struct, frozen=True):
     resources: Mapping[str, Resource]
     tree: AccountTree
     keeps_allocations: bool
+    shown: AbstractSet[str] = frozenset()
     failures: Mapping[str, str] = {}
     problems: Sequence[str] = ()
 

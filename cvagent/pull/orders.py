@@ -1,4 +1,7 @@
-"""Decides what the portal is to hear about each order. An order is done when Slurm shows what it asks for."""
+"""Decides what the portal is to hear about each order. An order is done when Slurm shows what it asks for.
+
+An allocation that ends is CloudVision's to hear of first.
+"""
 
 from collections.abc import Iterator, Mapping
 
@@ -34,6 +37,8 @@ def _answer(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer
     if order.state is OrderState.PENDING_PROVIDER:
         return OrderAnswer(order.uuid, Verdict.APPROVE, order.name)
     if order.state is not OrderState.EXECUTING:
+        return None
+    if order.kind is OrderKind.TERMINATE and order.resource_uuid in observed.shown:
         return None
     if failure := observed.failures.get(order.uuid):
         return _erred(order, failure)

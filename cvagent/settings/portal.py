@@ -103,6 +103,29 @@ class Settings(ClusterSettings):
         "done",
     )
 
+    tenant_nodes: values.NodeSources = Field(
+        "reservation partition metadata map",
+        validate_default=True,
+        description="Where a tenant's nodes are looked for, the first that names any counts: reservation, partition, "
+        "metadata, map, request and jobs (docs/portal.md); empty: CloudVision hears of no tenants",
+    )
+    tenant_mode: Annotated[Literal["node", "interface"], values.LOWER] = Field(
+        "node", description="What CloudVision is told of a tenant: node (its nodes) or interface (their MACs)"
+    )
+    tenant_nics: values.Pattern = Field(
+        "",
+        validate_default=True,
+        description="Regular expression: of a tenant's nodes these interfaces are told; none: all that are known",
+    )
+    tenant_allow: values.Hostlist = Field(
+        "",
+        validate_default=True,
+        description="Hostlist of the nodes that a tenant may claim by what they write at the portal; none: none",
+    )
+    tenant_map_file: Path | None = Field(
+        None, description="File with lines 'account hostlist', for the source map; none: no map"
+    )
+
     _portal_secret: Secret = PrivateAttr()
 
     def model_post_init(self, context: Any, /) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from cvagent.settings import secret
@@ -189,6 +190,26 @@ def words(text: object) -> object:
         raise ValueError("has a quote that is not closed") from None
 
 
+def hostlist(text: object) -> object:
+    """A hostlist becomes names.
+
+    >>> hostlist("gpu[01-02],a1")
+    ('a1', 'gpu01', 'gpu02')
+    """
+    try:
+        return tuple(NodeSet(text, resolver=RESOLVER_NOGROUP)) if isinstance(text, str) else text
+    except NodeSetException:
+        raise ValueError("must be a hostlist, such as gpu[001-016]") from None
+
+
+def node_sources(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse what is no place for a tenant's nodes."""
+    known = ("reservation", "partition", "metadata", "map", "request", "jobs")
+    if wrong := set(words) - set(known):
+        raise ValueError(f"{', '.join(sorted(wrong))}: none of {', '.join(known)}")
+    return words
+
+
 def certificates(path: Path) -> Path:
     """The path itself, when OpenSSL finds at least one certificate in the file."""
     try:
@@ -220,6 +241,8 @@ def lower(text: object) -> object:
 LOWER = BeforeValidator(lower)
 Pattern = Annotated[re.Pattern[str], BeforeValidator(regex)]
 Words = Annotated[tuple[str, ...], BeforeValidator(words)]
+Hostlist = Annotated[tuple[str, ...], BeforeValidator(hostlist)]
+NodeSources = Annotated[tuple[str, ...], BeforeValidator(words), AfterValidator(node_sources)]
 Certificates = Annotated[Path, AfterValidator(certificates)]
 CloudVisionUrl = Annotated[str, AfterValidator(cloudvision_url)]
 PortalUrl = Annotated[str, AfterValidator(portal_url)]

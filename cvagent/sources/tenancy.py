@@ -1,8 +1,10 @@
 """The portal's orders and resources beside Slurm's accounts, as one observation for all flows of pull mode."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from threading import Lock
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -15,20 +17,30 @@ from cvagent.model.tenancy import Tenancy
 _LIVING = tuple(state for state in ResourceState if state is not ResourceState.TERMINATED)
 
 
+class Held(Protocol):
+    """What our own sinks hold."""
+
+    def failures(self) -> Mapping[str, str]:
+        """By order, why Slurm refused it."""
+        ...
+
+    def shown(self) -> AbstractSet[str]:
+        """Resources that CloudVision was told have nodes."""
+        ...
+
+
 class TenancySource:
     """A `ports.Source`. Flows that look within the same interval share one look, unless something was written since.
 
     Args:
-        failures: By order, why Slurm refused it.
+        held: What our sinks hold that matters to orders.
         fresh_s: For so long a look may be shared, in seconds.
     """
 
-    def __init__(
-        self, portal: PortalOrders, slurm: SlurmAccounts, failures: Callable[[], Mapping[str, str]], fresh_s: float
-    ) -> None:
+    def __init__(self, portal: PortalOrders, slurm: SlurmAccounts, held: Held, fresh_s: float) -> None:
         self._portal = portal
         self._slurm = slurm
-        self._failures = failures
+        self._held = held
         self._fresh_s = fresh_s
         self._looking = Lock()
         self._seen: tuple[float, int, Tenancy] | None = None
@@ -37,7 +49,7 @@ class TenancySource:
     def observe(self, ask: Ask) -> Tenancy:
         """Ask the portal and Slurm. Raises SourceError when either does not answer."""
         with self._looking:
-            return replace(self._look(ask.now), failures=self._failures())
+            return replace(self._look(ask.now), failures=self._held.failures(), shown=self._held.shown())
 
     def forget(self) -> None:
         """Something was written: the next flow looks anew."""

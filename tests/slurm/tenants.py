@@ -12,10 +12,9 @@ from fakes import FakeObserver
 from slurm_lab import Lab
 from waiting import wait_until
 
-from cvagent.app import Billing, SystemClock, make_runner, rules_for
+from cvagent.app import Billing, SystemClock, flows_for, make_runner, make_sinks, rules_for
 from cvagent.app.pull import Pull
 from cvagent.clients.portal_orders import PortalOrders
-from cvagent.flows import FLOWS
 from cvagent.loops import Collector, Courier, Horizon, run_out
 from cvagent.ports import Surroundings
 from cvagent.settings import load_settings
@@ -53,6 +52,7 @@ class Tenants:
             "portal_offering": self.market.offering,
             "portal_usernames": "freeipa" if self.market.dialect == "order-items" else "offering",
             "portal_team_interval_s": 0,
+            "tenant_nodes": "",
             "components_file": self._components,
             "slurm_bin_dir": lab.bin_dir,
             "http_listen": "off",
@@ -144,7 +144,7 @@ class Once:
 
     def run(self) -> "Once":
         """Rounds and deliveries, until none is a reason to look again."""
-        flows = [flow for flow in FLOWS if flow.sinks[0] in {"slurm_accounts", "portal_orders", "slurm_members"}]
+        flows = flows_for(self.settings)
         rules = {flow.name: rules_for(flow.name, self.settings, "lab", force=self._force) for flow in flows}
         with ExitStack() as stack:
             outbox = stack.enter_context(closing(SqlOutbox("sqlite://", "lab")))
@@ -154,7 +154,9 @@ class Once:
             pull._orders = self._portal(billing.portal, self.settings.portal_offering)
             around = Surroundings(outbox, SystemClock(), self.observer, lambda _name: None, Event())
             collectors = [Collector(flow, pull.source(flow), rules[flow.name], Horizon(0), around) for flow in flows]
-            run_out(collectors, [Courier(pull.sink(flow.sinks[0]), 1.0, around) for flow in flows])
+            sinks = make_sinks(self.settings, "lab", flows, billing, pull)
+            stack.callback(lambda: [sink.close() for sink in sinks])
+            run_out(collectors, [Courier(sink, 1.0, around) for sink in sinks])
             self.aside = [row for flow in flows for row in outbox.rows(flow.sinks[0], "set_aside")]
             self.pending = [row for flow in flows for row in outbox.rows(flow.sinks[0], "pending")]
         return self

@@ -1,0 +1,136 @@
+"""Decides what CloudVision is to be told about tenants: who has which nodes or interfaces, from when and until when."""
+
+from collections.abc import Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from cvagent.guard import absences, overdue, refusal
+from cvagent.model import Change, Known, Plan, State
+from cvagent.model.orders import Resource, ResourceState
+from cvagent.model.tenants import TenantConfig, TenantsSeen
+from cvagent.pull.places import Place, PlaceRules, place_of
+
+_RUNNING = {ResourceState.OK, ResourceState.UPDATING}
+
+_Known = Mapping[str, Known[TenantConfig]]
+
+
+class TenantRules(Struct, frozen=True):
+    """What the operator decided.
+
+    Attributes:
+        absent_rounds: See `guard.RemovalRules`, for this and what follows.
+    """
+
+    places: PlaceRules = PlaceRules()
+    absent_rounds: int = 3
+    removal_share: float = 0.3
+    force: bool = False
+
+
+def plan_tenants(observed: TenantsSeen, known: _Known, rules: TenantRules) -> Plan:
+    """Compare what the portal and Slurm say with what is known. On one node the older of two tenants stays."""
+    open_ones = {item.document.resource: item for item in known.values() if item.document.ended_at is None}
+    problems: list[str] = []
+    wanted = _without_rivals(_running(observed, known, open_ones, rules, problems), problems)
+    ended = [config for item in open_ones.values() if (config := _ended(item.document, observed))]
+    unsure = bool(observed.tenancy.problems)
+    lost = [] if unsure else [item for uuid, item in open_ones.items() if uuid not in observed.tenancy.resources]
+    gone = [_over(item.document, State.COMPLETED, observed) for item in overdue(lost, rules)]
+    withheld = refusal(len(gone), len(open_ones), rules, "tenants are no longer at the portal: their end is")
+    told = _changes([*wanted, *ended, *(() if withheld else gone)], known)
+    return Plan(
+        changes=told,
+        absences=absences(known.values(), lost, observed.tenancy.at),
+        refused=_changes(gone, known) if withheld else (),
+        refusal=withheld,
+        unchanged=len(wanted) - sum(change.after.ended_at is None for change in told),
+        problems=[*observed.tenancy.problems, *problems],
+    )
+
+
+def _changes(configs: list[TenantConfig], known: _Known) -> list[Change]:
+    pairs = [(known[config.key].document if config.key in known else None, config) for config in configs]
+    return [
+        Change(before, after, "ended" if after.ended_at else "changed" if before else "new")
+        for before, after in pairs
+        if before != after
+    ]
+
+
+def _running(
+    observed: TenantsSeen, known: _Known, open_ones: _Known, rules: TenantRules, problems: list[str]
+) -> list[TenantConfig]:
+    """The tenants that have a place, the older first."""
+    found = []
+    for resource in observed.tenancy.resources.values():
+        account = resource.backend_id.lower()
+        if resource.state not in _RUNNING or account not in observed.tenancy.tree.accounts:
+            continue
+        before = open_ones[resource.uuid].document if resource.uuid in open_ones else None
+        try:
+            place = place_of(resource, account, observed, rules.places)
+        except ValueError as error:
+            problems.append(f"{account}: {error}")
+            continue
+        if place == Place():
+            problems += (
+                [f"{account}: nothing names its nodes any more; what CloudVision was told stays"] if before else []
+            )
+            continue
+        found.append(_config(resource, place, before, observed, known))
+    return sorted(found, key=lambda config: (config.started_at, config.key))
+
+
+def _config(
+    resource: Resource, place: Place, before: TenantConfig | None, observed: TenantsSeen, known: _Known
+) -> TenantConfig:
+    return TenantConfig(
+        key=before.key if before else _new_key(resource.uuid, known),
+        resource=resource.uuid,
+        name=resource.backend_id.lower(),
+        state=State.RUNNING,
+        started_at=before.started_at if before else observed.begun.get(resource.uuid, observed.tenancy.at),
+        nodes=place.nodes,
+        interfaces=place.interfaces,
+    )
+
+
+def _new_key(uuid: str, known: _Known) -> str:
+    """What ended is never set back to running: whoever comes back gets another key."""
+    taken = sum(item.document.resource == uuid for item in known.values())
+    return f"{uuid}.{taken}" if taken else uuid
+
+
+def _without_rivals(configs: list[TenantConfig], problems: list[str]) -> list[TenantConfig]:
+    """Take from each tenant the nodes that an older one has."""
+    owners: dict[str, str] = {}
+    kept = []
+    for config in configs:
+        foreign = {node: owners[node] for node in config.nodes if node in owners}
+        if foreign:
+            node, owner = next(iter(foreign.items()))
+            problems.append(
+                f"{config.name}: {len(foreign)} of its nodes are another tenant's already ({node}: {owner})"
+            )
+        nodes = tuple(node for node in config.nodes if node not in foreign)
+        owners |= dict.fromkeys(nodes, config.name)
+        if nodes or config.interfaces:
+            kept.append(replace(config, nodes=nodes))
+    return kept
+
+
+def _ended(config: TenantConfig, observed: TenantsSeen) -> TenantConfig | None:
+    """Its end, when the portal says that there is one: it terminates, or what should have become of it failed."""
+    resource = observed.tenancy.resources.get(config.resource)
+    if resource and resource.state is ResourceState.TERMINATING:
+        return _over(config, State.COMPLETED, observed)
+    failed = resource and resource.state is ResourceState.ERRED
+    if failed and config.name not in observed.tenancy.tree.accounts:
+        return _over(config, State.FAILED, observed)
+    return None
+
+
+def _over(config: TenantConfig, state: State, observed: TenantsSeen) -> TenantConfig:
+    return replace(config, state=state, ended_at=max(observed.tenancy.at, config.started_at))

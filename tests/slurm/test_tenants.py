@@ -1,0 +1,113 @@
+"""Tenants in CloudVision: what a real Slurm reserves for an allocation's account, and what the portal says."""
+
+import pytest
+from waiting import wait_until
+
+NODES = ("reservation", "partition", "metadata", "map", "request", "jobs")
+
+
+@pytest.fixture
+def reserve(lab):
+    """Reserves nodes for an account; nothing of it stays."""
+
+    def change(*words):
+        lab.slurm("scontrol", *words, "reservation=t_tenant")
+
+    yield change
+    lab.slurm("scontrol", "delete", "reservation=t_tenant", check=False)
+
+
+@pytest.fixture
+def shown(make_tenants, stand_in):
+    """A tenants' portal in front of the lab and of a CloudVision, with an allocation that stands; its store lasts."""
+    tenants = make_tenants(cloudvision_url=stand_in.url, cloudvision_token=stand_in.token, tenant_nodes=" ".join(NODES))
+    order = tenants.order()
+    tenants.once()
+    return tenants, order.resource
+
+
+def nodes(stand_in, resource):
+    return stand_in.jobs[resource.uuid]["nodes"]["values"]
+
+
+def test_a_reservation_grows_and_shrinks_and_the_order_ends_after_the_tenant(shown, stand_in, reserve):
+    tenants, resource = shown
+    assert stand_in.jobs == {}
+    reserve("create", f"accounts={resource.backend_id}", "starttime=now", "duration=60", "nodes=node1")
+    tenants.once()
+    begun = dict(stand_in.jobs[resource.uuid])
+    assert begun["name"] == resource.backend_id
+    assert (begun["type"], begun["state"], begun["location"]) == ("JOB_TYPE_TENANT", "JOB_STATE_RUNNING", "lab")
+    assert nodes(stand_in, resource) == ["node1"]
+    assert "end_time" not in begun
+    for hostlist, names in (("node[1-3]", ["node1", "node2", "node3"]), ("node2", ["node2"])):
+        reserve("update", f"nodes={hostlist}")
+        tenants.once()
+        assert nodes(stand_in, resource) == names
+        # Each round was another agent's, and the beginning is still the first one's.
+        assert stand_in.jobs[resource.uuid]["start_time"] == begun["start_time"]
+    end = tenants.terminate(resource)
+    asked = []
+    done = tenants.market.done
+
+    def watched(order):
+        asked.append(stand_in.jobs[resource.uuid]["state"])
+        done(order)
+
+    tenants.market.done = watched
+    tenants.once()
+    assert end.state == "done"
+    assert asked == ["JOB_STATE_COMPLETED"]
+    assert stand_in.jobs[resource.uuid]["end_time"] >= begun["start_time"]
+
+
+def test_an_order_ends_though_cloudvision_is_down(shown, stand_in, reserve):
+    tenants, resource = shown
+    reserve("create", f"accounts={resource.backend_id}", "starttime=now", "duration=60", "nodes=node1")
+    tenants.once()
+    stand_in.down()
+    end = tenants.terminate(resource)
+    coming = tenants.order("coming")
+    tenants.once()
+    assert (end.state, coming.state) == ("done", "done")
+    stand_in.up()
+
+
+def test_the_nodes_of_running_jobs(shown, stand_in, lab):
+    tenants, resource = shown
+    job = wait_until(lambda: tenants.submitted(resource.backend_id), 20, "a job in the account")
+    lab.wait_for(job, "RUNNING")
+    tenants.once()
+    assert nodes(stand_in, resource) == lab.slurm("squeue", "-h", "-j", job, "-o", "%N").split()
+
+
+def test_a_partition_for_one_account_alone(shown, stand_in, lab):
+    tenants, resource = shown
+    lab.slurm("scontrol", "update", "partitionname=debug", f"AllowAccounts={resource.backend_id}")
+    try:
+        tenants.once()
+    finally:
+        lab.slurm("scontrol", "update", "partitionname=debug", "AllowAccounts=ALL")
+    assert nodes(stand_in, resource) == ["node1"]
+
+
+def test_foreign_nodes_are_not_had_by_claiming_them(shown, stand_in):
+    tenants, resource = shown
+    resource.attributes["cloudvision"] = {"v": 1, "nodes": "node[1-4]"}
+    agent = tenants.once(tenant_allow="node[1-2]")
+    assert stand_in.jobs == {}
+    assert any("CVAGENT_TENANT_ALLOW" in problem for plan in agent.observer.rounds for problem in plan.problems)
+    resource.attributes["cloudvision"] = {"v": 1, "nodes": "node[1-2]"}
+    tenants.once(tenant_allow="node[1-2]")
+    assert nodes(stand_in, resource) == ["node1", "node2"]
+    # What the provider wrote counts before, and needs nobody's leave.
+    resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node4"}}
+    tenants.once(tenant_allow="node[1-2]")
+    assert nodes(stand_in, resource) == ["node4"]
+
+
+def test_a_map_of_the_operators(shown, stand_in, tmp_path):
+    tenants, resource = shown
+    (tmp_path / "map").write_text(f"# account nodes\n{resource.backend_id} node[3-4]\n")
+    tenants.once(tenant_map_file=tmp_path / "map")
+    assert nodes(stand_in, resource) == ["node3", "node4"]
