@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import delivery, hook, memory, rounds, rpcs, start, stores
+from benchmarks import delivery, hook, interfaces, memory, rounds, rpcs, start, stores
 from benchmarks.measure import ROOT, Row
 from benchmarks.slurm_lab import slurm_version
 
@@ -21,6 +21,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "start": start.measure,
     "rpcs": rpcs.measure,
     "hook": hook.measure,
+    "interfaces": interfaces.measure,
     "stores": stores.measure,
 }
 PAGE = ROOT / "docs" / "performance.md"

@@ -12,10 +12,11 @@ from cvagent.clients.runner import slurm_environment
 from cvagent.clients.slurm import Slurm
 from cvagent.flows import FLOWS
 from cvagent.loops import Collector, Horizon
-from cvagent.model import Accepted
+from cvagent.model import Accepted, JobConfig
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
 from cvagent.settings import Settings
+from cvagent.sources.slurm_allocations import Allocations
 from cvagent.sources.slurm_jobs import SlurmJobs
 from cvagent.store.outbox import SqlOutbox
 
@@ -39,7 +40,9 @@ class Rounds:
         board = Board(flows={_FLOW.name: 0.0}, sinks={_SINK: 0.0})
         around = Surroundings(self.outbox, slurm, board, lambda _: None, Event())
         rules = JobRules("bench", given.job_name_filter, given.partition_filter)
-        self.collector = Collector(_FLOW, SlurmJobs(Slurm(slurm, 60)), rules, Horizon(given.lookback_h * 3600), around)
+        client = Slurm(slurm, 60)
+        source = SlurmJobs(client, Allocations(client, self.outbox.facts()))
+        self.collector = Collector(_FLOW, source, rules, Horizon(given.lookback_h * 3600), around)
 
     def cpu_s(self) -> float:
         """CPU seconds of one round, the replay's own taken off."""
@@ -59,6 +62,10 @@ class Rounds:
         """Let a sink take all that waits."""
         while entries := self.outbox.due(_SINK, self._slurm.now(), 2000):
             self.outbox.settle(_SINK, [(entry, Accepted(), 0.0) for entry in entries], self._slurm.now())
+
+    def told(self) -> list[JobConfig]:
+        """All documents."""
+        return [item.document for item in self.outbox.known(_SINK, 0).values()]
 
     def _round(self) -> None:
         assert self.collector.round() is not None

@@ -52,7 +52,7 @@ class Allocations:
 
     def look(self, ask: Ask, live: Mapping[Identity, Run]) -> Granted:
         """What new runs among the live ones hold, and what their nodes said. Raises SourceError or StoreError."""
-        fresh = [run for run in live.values() if self._is_new(run, ask)]
+        fresh = [run for run in self._untold(live.values(), ask) if self._is_new(run)]
         if not fresh and not self._kept:
             return Granted()
         if shared := [run for run in fresh if not run.exclusive]:
@@ -62,11 +62,20 @@ class Allocations:
         recent = {key: kept for key, kept in self._kept.items() if kept.at > ask.now - _KEPT_S}
         return Granted(recent, self._facts(recent.values()))
 
-    def _is_new(self, run: Run, ask: Ask) -> bool:
-        if run.exclusive and not self._everything:
-            return False
+    def _untold(self, runs: Iterable[Run], ask: Ask) -> list[Run]:
+        """In one pass: nearly all of many runs were told, and are where they were."""
+        known, everything = ask.known, self._everything
+        return [
+            run
+            for run in runs
+            if (everything or not run.exclusive)
+            and ((item := known.get(run.identity)) is None or item.document.nodes != run.nodes)
+            and _is_untold(run, ask)
+        ]
+
+    def _is_new(self, run: Run) -> bool:
         goes_on = SLURM_STATES.get(run.word) is State.RUNNING and run.word != "COMPLETING"
-        return goes_on and bool(run.nodes) and run.identity not in self._kept and _is_untold(run, ask)
+        return goes_on and bool(run.nodes) and run.identity not in self._kept
 
     def _ask(self, runs: Collection[Run], now: int) -> None:
         held, doubtful = self._slurm.granted({run.identity.job_id for run in runs})
