@@ -24,7 +24,7 @@ from cvagent.model.nodes import joined
 
 JOB_NAME = "cv-inventory"
 _SCRIPT = "CVAGENT_INVENTORY"
-_LAUNCHER = f"import base64,os,zlib;exec(zlib.decompress(base64.b64decode(os.environ['{_SCRIPT}'])))"
+_LAUNCHER = f"import binascii,os,zlib;exec(zlib.decompress(binascii.a2b_base64(os.environ['{_SCRIPT}'])))"
 # The node's own Python, whatever the agent's PATH is, and without the site's modules: half the time to start.
 _PYTHON = ("env", f"PATH={SYSTEM_PATH}", "python3", "-I", "-S")
 _FIELDS = ("NodeList", "Partition", "Available", "StateComplete", "CPUsState", "Memory", "AllocMem")

@@ -5,19 +5,21 @@ starts nothing but lldpctl, writes nothing, needs no root. What cannot be read i
 of the rest; after LIMIT_S seconds it prints what it has.
 """
 
-import array
+# argparse, re, json, socket and threading take longer to import than all the rest to run: done without, or only then.
+import _thread
+import binascii
 import fcntl
-import json
 import os
-import re
-import socket
 import struct
 import sys
-import threading
 import time
+import zlib
+from _json import encode_basestring_ascii, make_encoder
+from _socket import AF_INET, AF_INET6, SOCK_DGRAM, inet_ntop, socket
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing it takes as long as reading ten interfaces
+if TYPE_CHECKING:
+    import re
     from collections.abc import Callable
     from typing import Any
 
@@ -30,7 +32,6 @@ LLDP_LIMIT_S = 2
 MAX_TEXT = 200
 # srun passes on what several nodes print in blocks of 1,024 bytes: longer lines of theirs mingle.
 PIECE = 900
-MAX_ADDRESSES = 1024
 SIOCGIFCONF = 0x8912
 IFREQ = struct.Struct("16sHH4s16x" if sys.maxsize > 1 << 32 else "16sHH4s8x")
 ARPHRD_ETHER, ARPHRD_INFINIBAND = "1", "32"
@@ -39,10 +40,9 @@ GPU_CLASSES = {"0x10de": ("0x0300", "0x0302"), "0x1002": ("0x0300", "0x0302", "0
 VENDORS = {"0x10de": "nvidia", "0x1002": "amd"}
 # Drivers' words for an unknown speed, in 16 and 32 bits.
 UNKNOWN_SPEEDS = (0xFFFF, 0xFFFFFFFF)
-PCI_ROOT = re.compile(r"pci[0-9a-f]{4,8}:[0-9a-f]{2}")
-PCI_FUNCTION = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-# In switchdev mode each function's switch port appears on the host as a device of the PF; no cable leads there.
-REPRESENTOR = re.compile(r"(c[0-9]+)?pf[0-9]+(vf|sf)[0-9]+")
+MAX_DIGITS, PYTHON_3_10 = 18, 0x30A0000
+# The `shape` of a PCI address without its domain, and how that of a root complex begins.
+FUNCTION, ROOT = ":00:00.0", "p0i0000"
 
 
 class Tree:
@@ -62,10 +62,11 @@ class Tree:
         except OSError:
             return None
 
-    def number(self, *parts: str) -> "int | None":
-        """None also for the kernel's -1, its word for unknown."""
-        text = self.text(*parts) or ""
-        return int(text) if re.match("[0-9]{1,18}$", text) else None
+    def number(self, *parts: str, after: str = "") -> "int | None":
+        """Of the line that begins with `after`. None also for the kernel's -1, its word for unknown."""
+        lines = (self.text(*parts) or "").splitlines()
+        told = next((line[len(after) :].strip() for line in lines if line.startswith(after)), "")
+        return int(told) if 0 < len(told) <= MAX_DIGITS and not told.strip("0123456789") else None
 
     def names(self, *parts: str) -> "list[str]":
         """What a folder holds, sorted; nothing when there is none."""
@@ -75,7 +76,7 @@ class Tree:
             return []
 
 
-def read_all(tree: Tree, allow: "re.Pattern[str]", found: "Found") -> None:
+def read_all(tree: Tree, allow: "re.Pattern[str] | None", found: "Found", done: "_thread.LockType") -> None:
     """Fill `found`, what matters most first; the main thread may look at it at any moment."""
     addresses: "Addresses" = {}
     guarded(found, "ipv4", read_ipv4, addresses)
@@ -87,6 +88,7 @@ def read_all(tree: Tree, allow: "re.Pattern[str]", found: "Found") -> None:
     for pci in sorted(tree.names("sys/bus/pci/devices"), key=lambda address: (len(address), address)):
         guarded(found, pci, read_gpu, tree, pci, found)
     guarded(found, "lldp", read_lldp, found)
+    done.release()
 
 
 def guarded(found: "Found", what: str, function: "Callable[..., None]", *arguments: "Any") -> None:
@@ -96,11 +98,18 @@ def guarded(found: "Found", what: str, function: "Callable[..., None]", *argumen
         found["problems"].append(printable(f"{what}: {type(error).__name__}: {error}"))
 
 
-def is_wanted(tree: Tree, name: str, allow: "re.Pattern[str]") -> bool:
+def is_wanted(tree: Tree, name: str, allow: "re.Pattern[str] | None") -> bool:
     """Hardware has a device; bridges, bonds, VLANs, veths and loopback have none."""
     is_hardware = os.path.exists(tree.path("sys/class/net", name, "device"))
     port = tree.text("sys/class/net", name, "phys_port_name") or ""
-    return bool(allow.search(name)) or (is_hardware and not REPRESENTOR.match(port))
+    return bool(allow and allow.search(name)) or (is_hardware and not is_representor(port))
+
+
+def is_representor(port: str) -> bool:
+    """In switchdev mode each function's port, like c1pf0vf2, is a device of the PF here; no cable leads there."""
+    head, kind, _ = port.partition("vf") if "vf" in port else port.partition("sf")
+    _, pf, number = head.rpartition("pf")
+    return bool(kind and pf) and number.isdecimal()
 
 
 def read_interface(tree: Tree, name: str, addresses: "Addresses", found: "Found") -> None:
@@ -109,8 +118,7 @@ def read_interface(tree: Tree, name: str, addresses: "Addresses", found: "Found"
     address = tree.text(folder, "bonding_slave/perm_hwaddr") or tree.text(folder, "address")
     if address is None:
         raise ValueError("has no address that can be read")
-    hardware = tree.text(folder, "type")
-    speed = tree.number(folder, "speed")
+    hardware, speed = tree.text(folder, "type"), tree.number(folder, "speed")
     found["interfaces"].append(
         dict(
             place(tree, tree.path(folder, "device")),
@@ -130,22 +138,28 @@ def read_interface(tree: Tree, name: str, addresses: "Addresses", found: "Found"
 def place(tree: Tree, device: str) -> "dict[str, Any]":
     """Where a device sits. `pci_path` begins with the root complex and ends with the device itself."""
     real = os.path.realpath(device)
-    head, _, beyond = real.rpartition(next(iter(PCI_FUNCTION.findall(real)[-1:]), "\0"))
+    steps = real.split("/")
+    last = max([at for at, step in enumerate(steps) if shape(step).lstrip("0") == FUNCTION] or [0])
     # A USB interface is no PCI device, though its controller is one.
-    if not head or "/usb" in beyond:
+    if not last or any(step.startswith("usb") for step in steps[last:]):
         return dict(dict.fromkeys(("pci", "numa_node", "parent", "rdma")), pci_path=[], kind="regular")
-    function = real[: len(real) - len(beyond)]
+    function = "/".join(steps[: last + 1])
     parent = tree.path(function, "physfn")
     is_pf = any(name.startswith("virtfn") for name in tree.names(function))
     return {
         "pci": os.path.basename(function),
-        "pci_path": [step for step in function.split("/") if PCI_ROOT.fullmatch(step) or PCI_FUNCTION.fullmatch(step)],
+        "pci_path": [step for step in steps[: last + 1] if shape(step).lstrip("0").startswith((FUNCTION, ROOT))],
         # A virtio or auxiliary device has no NUMA node of its own; the PCI function above it has.
         "numa_node": tree.number(function, "numa_node"),
         "kind": "vf" if os.path.islink(parent) else "pf" if is_pf else "regular",
         "parent": target_of(parent),
         "rdma": next(iter(tree.names(real, "infiniband") or tree.names(function, "infiniband")), None),
     }
+
+
+def shape(text: str) -> str:
+    """The text with a 0 for each hexadecimal digit."""
+    return "".join("0" if letter in "0123456789abcdef" else letter for letter in text)
 
 
 def target_of(link: str) -> "str | None":
@@ -166,25 +180,28 @@ def read_moved_vfs(tree: Tree, found: "Found") -> None:
 def mac_of(address: str) -> "str | None":
     """A MAC as it is told everywhere; None for anything else, and for all zeros."""
     address = address.lower()
-    return address if re.fullmatch("([0-9a-f]{2}:){5}[0-9a-f]{2}", address) and address.strip("0:") else None
+    return address if shape(address) == "00:00:00:00:00:00" and address.strip("0:") else None
 
 
 def read_ipv4(addresses: "Addresses") -> None:
     """All addresses, secondary ones too. An ioctl works everywhere: old `ip` has no JSON, small images have no `ip`."""
-    records = array.array("B", bytes(IFREQ.size * MAX_ADDRESSES))
+    # From 3.10 on `array` imports collections, which takes as long as ten interfaces, for what it would set there too.
+    if sys.hexversion >= PYTHON_3_10:
+        sys.modules.setdefault("collections.abc", sys.modules["_collections_abc"])
+    records = __import__("array").array("B", bytes(IFREQ.size * 1024))
     question = struct.pack("iP", len(records), records.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as end:
-        length, _ = struct.unpack("iP", fcntl.ioctl(end, SIOCGIFCONF, question))
+    end = socket(AF_INET, SOCK_DGRAM)
+    length, _ = struct.unpack("iP", fcntl.ioctl(end, SIOCGIFCONF, question))
     for label, _, _, packed in IFREQ.iter_unpack(records.tobytes()[:length]):
         name = os.fsdecode(label.partition(b"\0")[0].partition(b":")[0])
-        addresses.setdefault((4, name), []).append(socket.inet_ntoa(packed))
+        addresses.setdefault((4, name), []).append(inet_ntop(AF_INET, packed))
 
 
 def read_ipv6(tree: Tree, addresses: "Addresses") -> None:
     for line in (tree.text("proc/net/if_inet6") or "").splitlines():
         packed, _, _, scope, _, name = line.split()
         if scope == "00":  # global
-            addresses.setdefault((6, name), []).append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(packed)))
+            addresses.setdefault((6, name), []).append(inet_ntop(AF_INET6, bytes.fromhex(packed)))
 
 
 def read_gpu(tree: Tree, pci: str, found: "Found") -> None:
@@ -196,20 +213,14 @@ def read_gpu(tree: Tree, pci: str, found: "Found") -> None:
     gpu = place(tree, tree.path("sys/bus/pci/devices", pci))
     if gpu["kind"] != "vf":
         known = {name: gpu[name] for name in ("pci", "pci_path", "numa_node")}
-        found["gpus"].append(dict(known, index=len(found["gpus"]), minor=minor_of(tree, pci), vendor=VENDORS[vendor]))
-
-
-def minor_of(tree: Tree, pci: str) -> "int | None":
-    """N of /dev/nvidiaN; None where the driver does not tell."""
-    text = tree.text("proc/driver/nvidia/gpus", pci, "information") or ""
-    told = re.search(r"^Device Minor:\s*([0-9]+)", text, re.MULTILINE)
-    return int(told.group(1)) if told else None
+        minor = tree.number("proc/driver/nvidia/gpus", pci, "information", after="Device Minor:")
+        found["gpus"].append(dict(known, index=len(found["gpus"]), minor=minor, vendor=VENDORS[vendor]))
 
 
 def read_lldp(found: "Found") -> None:
     """Neighbours of all interfaces, where lldpd runs and lets this user ask."""
     answer = answer_of("lldpctl", "-f", "json")
-    for group in listed(json.loads(answer)["lldp"].get("interface")) if answer else []:
+    for group in listed(answer and __import__("json").loads(answer)["lldp"].get("interface")):
         for name, neighbour in group.items():
             chassis, port = listed(neighbour["chassis"])[0], listed(neighbour["port"])[0]
             # A chassis is keyed by its name where it tells one.
@@ -226,19 +237,14 @@ def answer_of(*command: str) -> str:
     folders = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/usr/local/sbin"
     if not any(os.access(os.path.join(folder, command[0]), os.X_OK) for folder in folders.split(":")):
         return ""
-    import signal
     import subprocess
 
-    nobody, environment = subprocess.DEVNULL, dict(os.environ, PATH=folders)
-    with subprocess.Popen(
-        command, stdin=nobody, stdout=subprocess.PIPE, stderr=nobody, env=environment, start_new_session=True
-    ) as child:
-        try:
-            answer, _ = child.communicate(timeout=LLDP_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            raise
-    return answer.decode("utf-8", "replace") if child.returncode == 0 else ""
+    limited = ("timeout", "-s", "KILL", str(LLDP_LIMIT_S), *command)  # ends what the command started, too
+    answer, nobody, environment = subprocess.PIPE, subprocess.DEVNULL, dict(os.environ, PATH=folders)
+    done = subprocess.run(limited, stdin=nobody, stdout=answer, stderr=nobody, env=environment, check=False)
+    if done.returncode < 0:
+        raise TimeoutError(f"{command[0]} did not answer within {LLDP_LIMIT_S} s")
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
 
 
 def listed(told: "Any") -> "list[Any]":
@@ -248,50 +254,44 @@ def listed(told: "Any") -> "list[Any]":
 
 def printable(text: str) -> str:
     """Names of interfaces may be any bytes, and a switch says what it likes."""
-    return re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", text)[:MAX_TEXT]
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)[:MAX_TEXT]
 
 
-def report_of(tree: Tree, allow: "re.Pattern[str]") -> "dict[str, Any]":
+def report_of(tree: Tree, allow: "re.Pattern[str] | None") -> "dict[str, Any]":
     found: "Found" = {"interfaces": [], "gpus": [], "lldp": [], "problems": []}
-    reader = threading.Thread(target=read_all, args=(tree, allow, found), daemon=True)
-    reader.start()
-    reader.join(LIMIT_S)
-    if reader.is_alive():
+    done = _thread.allocate_lock()
+    done.acquire()
+    _thread.start_new_thread(read_all, (tree, allow, found, done))
+    if not done.acquire(timeout=LIMIT_S):
         found["problems"].append(f"not all was read within {LIMIT_S} s")
-    booted = re.search("^btime ([0-9]+)$", tree.text("proc/stat") or "", re.MULTILINE)
     return {
         "schema": SCHEMA,
-        "hostname": printable(socket.gethostname()),
+        "hostname": printable(os.uname().nodename),
         "node": os.environ.get("SLURMD_NODENAME"),
         "boot_id": tree.text("proc/sys/kernel/random/boot_id"),
-        "booted_at": int(booted.group(1)) if booted else None,
+        "booted_at": tree.number("proc/stat", after="btime "),
         "collected_at": int(time.time()),
         **{name: list(records) for name, records in found.items()},
     }
 
 
-def pieces(node: str, line: str) -> "list[str]":
+def pieces(node: str, line: str) -> str:
     """`node number/count piece` a line; the pieces together are base64 of the zlib-compressed line."""
-    import binascii
-    import zlib
-
     packed = binascii.b2a_base64(zlib.compress(line.encode()), newline=False).decode()
     parts = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
-    return [f"cvagent-inventory {node} {number}/{len(parts)} {part}\n" for number, part in enumerate(parts, 1)]
+    return "".join(f"cvagent-inventory {node} {number}/{len(parts)} {part}\n" for number, part in enumerate(parts, 1))
 
 
 def main() -> None:
     """--pieces; --root=FOLDER, where /sys and /proc are; --allow=REGEX, interfaces to take, hardware or not."""
-    # argparse and what it imports would take a quarter of the time.
     given = dict(option.partition("=")[::2] for option in sys.argv[1:])
     if set(given) - {"--pieces", "--root", "--allow"}:
         sys.exit("usage: inventory.py [--pieces] [--root=FOLDER] [--allow=REGEX]")
-    allow = re.compile(given.get("--allow", "(?!)"))
+    allow = __import__("re").compile(given["--allow"]) if "--allow" in given else None
     report = report_of(Tree(given.get("--root", "/")), allow)
-    line = json.dumps(report)
-    sys.stdout.write(
-        "".join(pieces(report["node"] or report["hostname"], line)) if "--pieces" in given else line + "\n"
-    )
+    encoded = make_encoder(None, str, encode_basestring_ascii, None, ": ", ", ", False, False, False)
+    line = "".join(encoded(report, 0)) + "\n"
+    sys.stdout.write(pieces(report["node"] or report["hostname"], line) if "--pieces" in given else line)
     sys.stdout.flush()
     os._exit(0)  # a thread that hangs in a driver must not keep the process
 
