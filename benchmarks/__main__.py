@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import delivery, hook, interfaces, memory, rounds, rpcs, start, stores
+from benchmarks import delivery, hook, interfaces, inventory, memory, rounds, rpcs, start, stores
 from benchmarks.measure import ROOT, Row
 from benchmarks.slurm_lab import slurm_version
 
@@ -22,6 +22,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "rpcs": rpcs.measure,
     "hook": hook.measure,
     "interfaces": interfaces.measure,
+    "inventory": inventory.measure,
     "stores": stores.measure,
 }
 PAGE = ROOT / "docs" / "performance.md"

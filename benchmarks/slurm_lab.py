@@ -91,7 +91,7 @@ class RealSlurm(NativeRunner):
 
 
 @contextmanager
-def real_slurm() -> Iterator[Lab]:
+def real_slurm(nodes: int = 2) -> Iterator[Lab]:
     """A lab for one measurement; wiped after it."""
     folder = _FOLDER / f"bench-{os.getpid()}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAB", "SLURM"))}
@@ -101,7 +101,7 @@ def real_slurm() -> Iterator[Lab]:
         subprocess.run([sys.executable, _LAB, *arguments], env=kept | lab, check=True, stdout=subprocess.DEVNULL)
 
     try:
-        call("up", "2", "--mode", "multi")
+        call("up", str(nodes), "--mode", "multi")
         yield Lab(folder)
     finally:
         call("down", "--wipe")
