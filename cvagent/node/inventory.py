@@ -275,11 +275,11 @@ def report_of(tree: Tree, allow: "re.Pattern[str] | None") -> "dict[str, Any]":
     }
 
 
-def pieces(node: str, line: str) -> str:
+def pieces(node: str, line: str) -> "list[str]":
     """`node number/count piece` a line; the pieces together are base64 of the zlib-compressed line."""
     packed = binascii.b2a_base64(zlib.compress(line.encode()), newline=False).decode()
     parts = [packed[start : start + PIECE] for start in range(0, len(packed), PIECE)]
-    return "".join(f"cvagent-inventory {node} {number}/{len(parts)} {part}\n" for number, part in enumerate(parts, 1))
+    return [f"cvagent-inventory {node} {number}/{len(parts)} {part}\n" for number, part in enumerate(parts, 1)]
 
 
 def main() -> None:
@@ -291,7 +291,7 @@ def main() -> None:
     report = report_of(Tree(given.get("--root", "/")), allow)
     encoded = make_encoder(None, str, encode_basestring_ascii, None, ": ", ", ", False, False, False)
     line = "".join(encoded(report, 0)) + "\n"
-    sys.stdout.write(pieces(report["node"] or report["hostname"], line) if "--pieces" in given else line)
+    sys.stdout.writelines(pieces(report["node"] or report["hostname"], line) if "--pieces" in given else [line])
     sys.stdout.flush()
     os._exit(0)  # a thread that hangs in a driver must not keep the process
 
