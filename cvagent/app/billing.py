@@ -10,7 +10,7 @@ from cvagent.clients.portal_usage import PortalUsage
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm_usage import SlurmUsage
 from cvagent.errors import CvagentError, Permanent, Retryable, SettingsError, SourceError
-from cvagent.model.usage import Month, UsageReport
+from cvagent.model.usage import Month, UsageReport, UsageSeen
 from cvagent.push.usage import UsageRules, plan_usage
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
@@ -59,7 +59,7 @@ class Billing:
         """Tell what a resource used to its end. Raises Retryable; what the portal refuses is logged, and no more."""
         self.declare()
         try:
-            seen = self.source(runner).observe_one(resource_uuid, int(time.time()))
+            seen = self._seen_last(runner, resource_uuid)
             for change in plan_usage(seen, {}, make_usage_rules(self._settings)).changes:
                 if isinstance(change.after, UsageReport):
                     PortalUsage(self.portal).tell(change.after)
@@ -67,6 +67,13 @@ class Billing:
             raise Retryable(f"the last usage is not told yet: {error}") from None
         except Permanent as error:
             log.error("resource %s ends, and the portal did not take its last usage: %s", resource_uuid, error)
+
+    def _seen_last(self, runner: Runner, resource_uuid: str) -> UsageSeen:
+        """What there is to be told; SourceError while it is held."""
+        seen = self.source(runner).observe_one(resource_uuid, int(time.time()))
+        if seen.note:
+            raise SourceError(seen.note)
+        return seen
 
     def sink(self) -> UsageReports:
         """The sink `portal_usage`."""

@@ -1,16 +1,19 @@
 """Usage from Slurm's accounting to the portal, in each dialect: over real HTTP, with a slurmdbd of any month."""
 
+import time
 from decimal import Decimal
 
 import pytest
 from slurmdbd import Job, Slurmdbd, utc
 
+from cvagent.app import Billing
 from cvagent.clients.portal_usage import PortalUsage
 from cvagent.clients.slurm_usage import SlurmUsage
-from cvagent.errors import CommandFailed, SourceError
+from cvagent.errors import CommandFailed, Retryable, SourceError
 from cvagent.model import Accepted, Ask, Deferred, Entry, Known, Refused
 from cvagent.model.components import Accounting, Component
 from cvagent.push.usage import UsageRules, plan_usage
+from cvagent.settings import Settings
 from cvagent.sinks.portal_usage import UsageReports
 from cvagent.sources.slurm_usage import AllottedUsage
 from cvagent.standin.portal import OFFERING
@@ -224,3 +227,35 @@ def test_after_close_all_is_deferred(world, resource):
     world.sink.close()
     [(_, outcome)] = world.deliver(change.after)
     assert (outcome.everything, world.kept(resource)) == (True, {})
+
+
+@pytest.fixture
+def billing(stand_in, tmp_path):
+    (tmp_path / "components.yaml").write_text("cpu: {measured_unit: minutes, accounting_type: usage}")
+    made = Billing(
+        Settings(
+            cloudvision_url="https://cvp.example.org",
+            cloudvision_token="token",
+            portal_url=stand_in.url,
+            portal_token=stand_in.token,
+            portal_offering=OFFERING,
+            components_file=tmp_path / "components.yaml",
+        )
+    )
+    yield made
+    made.portal.close()
+
+
+def test_the_last_usage_of_a_resource_that_ends(billing, market, resource):
+    now = int(time.time())
+    resource.state = "Terminating"
+    billing.tell_last(Slurmdbd(Job("hpc_a", "alice", now - 60, now, "cpu=7")), resource.uuid)
+    told = [usage.amount for usage in market.usages.values() if usage.amount]
+    assert sum(told) == 7
+
+
+def test_the_last_usage_waits_while_it_is_another_month_at_the_portal(billing, market, resource):
+    market.clock = lambda: IN_MARCH
+    with pytest.raises(Retryable, match="held: it is 2026-03 at the portal"):
+        billing.tell_last(Slurmdbd(), resource.uuid)
+    assert market.usages == {}

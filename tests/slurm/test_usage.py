@@ -7,6 +7,8 @@ import pytest
 import requests
 from waiting import wait_until
 
+from cvagent.app import Billing, make_runner
+from cvagent.settings import Settings
 from cvagent.standin.portal import DIALECTS, OFFERING, Customer, Person, PortalStandIn, Project
 
 COMPONENTS = """
@@ -137,3 +139,33 @@ def test_when_slurmdbd_is_away_nothing_is_told(busy, agent, portal, resource):
         assert resource.state == "OK"
     finally:
         busy.daemon("start", "slurmdbd")
+
+
+def test_the_usage_of_an_account_that_was_deleted_is_told_before_its_resource_ends(busy, portal, resource, tmp_path):
+    (tmp_path / "components.yaml").write_text(COMPONENTS)
+    account = f"leaving-{portal.market.dialect}"
+    busy.slurm("sacctmgr", "-i", "add", "account", account)
+    busy.slurm("sacctmgr", "-i", "add", "user", "bob", f"Account={account}")
+    job = busy.submit("-A", account, "-n2", script="sleep 2", user="bob")
+    busy.wait_for_end(job)
+    busy.slurm("sacctmgr", "-i", "delete", "account", "where", f"name={account}")
+    settings = Settings(
+        cloudvision_url="https://cvp.example.org",
+        cloudvision_token="token",
+        portal_url=portal.url,
+        portal_token=portal.token,
+        portal_offering=OFFERING,
+        components_file=tmp_path / "components.yaml",
+        slurm_bin_dir=busy.bin_dir,
+    )
+    resource.backend_id = account
+    billing = Billing(settings)
+    try:
+        billing.tell_last(make_runner(settings), resource.uuid)
+    finally:
+        billing.portal.close()
+    [cpu] = [usage for usage in portal.market.usages.values() if usage.type == "cpu"]
+    (run,) = busy.truth(job)
+    exact = Decimal(2 * (run.ended_at - run.started_at)) / 60
+    assert abs(cpu.amount - exact) <= (1 if portal.market.dialect == "order-items" else Decimal("0.01")) / 2
+    assert set(cpu.users) <= {"bob"}
