@@ -30,6 +30,10 @@ POLL_S = 1.0
 # holds up no job.
 SHARE = 10
 SHARE_OF_SACCT = 2
+# A command is two requests or fewer, and Slurm's rate limiter (23.02 and later, where it is on) gives a user two a
+# second in the long run; the agent's other questions need a little of that too.
+REST_S = 1.2
+_OF_SLURMDBD = {"sacct", "sacctmgr"}
 # So many notes are taken at a time.
 BATCH = 5_000
 FULL = "full"
@@ -110,7 +114,10 @@ class Notes:
 
     def spend(self, command: str, seconds: float) -> None:
         """One of Slurm's commands took so long."""
-        self._rest_s += seconds * (SHARE_OF_SACCT if command == "sacct" else SHARE)
+        if command in _OF_SLURMDBD:
+            self._rest_s += seconds * SHARE_OF_SACCT
+        else:
+            self._rest_s += max(seconds * SHARE, REST_S)
 
     def looked(self, plan: Plan | None) -> None:
         """A round of the jobs is over; None when it was given up."""

@@ -7,6 +7,10 @@ import pytest
 
 from cvagent.model import Change, JobConfig, Plan, State
 from cvagent.sources.agenda import CREDIT_S, FOLLOW_S, FOLLOWED, GAP_S, GATHER_MOST_S, GATHER_S, Agenda, Note
+from cvagent.sources.notes import REST_S
+
+# Slurm's rate limiter as it comes: so many requests at once, and so many a second in the long run.
+BUCKET, REFILL = 30, 2
 
 BEGAN, ENDED = Note(7, ends=False), Note(7, ends=True)
 
@@ -123,3 +127,18 @@ def test_no_more_than_so_many_are_followed(agenda):
     agenda.add((Note(number, ends=False) for number in range(1, 3 * FOLLOWED)), 100)
     assert len(agenda._followed) == FOLLOWED
     assert agenda.due() == pytest.approx(100 + GATHER_S)
+
+
+@pytest.mark.parametrize("commands", [1, 2])
+def test_an_hour_of_notes_without_end_stays_within_slurms_rate_limit(agenda, commands):
+    tokens, last = BUCKET, 100.0
+    for number in itertools.count(1):
+        agenda.add([Note(number, ends=False)], last)
+        at = look(agenda, rest_s=commands * REST_S)
+        # The interval's rounds, nodes and the bill ask beside: 2 requests each 30 s, and some.
+        tokens = min(BUCKET, tokens + (REFILL - 0.1) * (at - last)) - 2 * commands
+        assert tokens >= 0
+        last = at
+        if at > 100 + 3600:
+            break
+    assert number > 3600 / (commands * REST_S + GAP_S)
