@@ -8,9 +8,9 @@ from benchmarks.measure import Row, at_most, ms, wait_until
 from benchmarks.slurm_lab import Lab, RealSlurm, real_slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 
-FEW, MANY = 128, 512
+FEW, MANY = 128, 256
 _LIMIT_S = 300
-_ROUNDS = {FEW: 5, MANY: 2}
+_ROUNDS = {FEW: 5, MANY: 3}
 
 
 def measure() -> Iterator[Row]:

@@ -95,7 +95,9 @@ def real_slurm(nodes: int = 2) -> Iterator[Lab]:
     """A lab for one measurement; wiped after it."""
     folder = _FOLDER / f"bench-{os.getpid()}"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LAB", "SLURM"))}
-    lab = {"LAB": str(folder), "LAB_CPUS": "200", "LAB_GPUS": "0"}
+    # Hundreds of slurmds on a few cores answer late.
+    patience_s = 30 if nodes == 2 else 100
+    lab = {"LAB": str(folder), "LAB_CPUS": "200", "LAB_GPUS": "0", "LAB_MESSAGE_TIMEOUT": str(patience_s)}
 
     def call(*arguments: str) -> None:
         subprocess.run([sys.executable, _LAB, *arguments], env=kept | lab, check=True, stdout=subprocess.DEVNULL)
