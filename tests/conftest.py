@@ -1,4 +1,4 @@
-"""What every folder of tests may use: a real PostgreSQL."""
+"""What every folder of tests may use: a real PostgreSQL. No test depends on how fast the machine is."""
 
 import os
 import pwd
@@ -12,6 +12,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from hypothesis import settings
+
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 START_LIMIT_S = 30
 STOP_LIMIT_S = 20

@@ -260,7 +260,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40) | st.text(
 )
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(names=st.lists(TEXT, max_size=5))
 def test_any_names_come_back_as_they_were(names):
     jobs = [Record(number, "COMPLETED", 100, 110, 200, "node1", name) for number, name in enumerate(names, 1)]
@@ -270,7 +270,7 @@ def test_any_names_come_back_as_they_were(names):
     assert [run.identity.job_id for run in slurm.live_jobs()] == [job.job_id for job in jobs]
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(names=st.lists(st.binary(max_size=30), max_size=4))
 def test_any_bytes_in_names_leave_every_other_field_alone(names):
     texts = [name.decode(errors="surrogateescape") for name in names]
