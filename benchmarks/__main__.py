@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import delivery, hook, interfaces, inventory, memory, rounds, rpcs, start, stores
+from benchmarks import delivery, hook, interfaces, inventory, memory, rounds, rpcs, start, stores, tenancy
 from benchmarks.measure import ROOT, Row
 from benchmarks.slurm_lab import slurm_version
 
@@ -24,6 +24,7 @@ MEASUREMENTS: dict[str, Callable[[], Iterator[Row]]] = {
     "interfaces": interfaces.measure,
     "inventory": inventory.measure,
     "stores": stores.measure,
+    "tenancy": tenancy.measure,
 }
 PAGE = ROOT / "docs" / "performance.md"
 HEAD = ("what", "measured", "beside", "ratio", "goal", "met")

@@ -63,7 +63,7 @@ FLOWS = (
         source="tenancy",
         plan=plan_order_states,
         sinks=("portal_orders",),
-        follows=("slurm_accounts", "cloudvision_tenants"),
+        follows=("slurm_accounts", "cloudvision_tenants", "portal_orders"),
     ),
     Flow(
         "members",

@@ -67,14 +67,14 @@ class Pull:
     def source(self, flow: Flow) -> Source:
         """The source of a flow."""
         if flow.source == "tenants":
-            return self._tenants
-        return self._members if flow.source == "members" else self._tenancy
+            return self.tenants
+        return self.members if flow.source == "members" else self.tenancy
 
     def sink(self, name: str) -> Sink:
         """A sink."""
         if name == "portal_orders":
-            return OrderAnswers(self._orders, partial(self._billing.tell_last, self._runner), self._tenancy.forget)
-        return AccountCommands(name, self._slurm, self._tenancy.forget)
+            return OrderAnswers(self._orders, partial(self._billing.tell_last, self._runner), self.tenancy.forget)
+        return AccountCommands(name, self._slurm, self.tenancy.forget)
 
     @cached_property
     def _orders(self) -> PortalOrders:
@@ -85,22 +85,25 @@ class Pull:
         return SlurmAccounts(self._runner, self._cluster, self._settings.slurm_timeout_s)
 
     @cached_property
-    def _tenancy(self) -> TenancySource:
+    def tenancy(self) -> TenancySource:
+        """The source `tenancy`, which the others read too."""
         return TenancySource(self._orders, self._slurm, self, self._settings.portal_interval_s / 2)
 
     @cached_property
-    def _members(self) -> MemberSource:
+    def members(self) -> MemberSource:
+        """The source `members`."""
         settings = self._settings
         return MemberSource(
-            self._tenancy, self._orders, self._slurm, settings.portal_usernames, settings.portal_team_interval_s
+            self.tenancy, self._orders, self._slurm, settings.portal_usernames, settings.portal_team_interval_s
         )
 
-    @property
-    def _tenants(self) -> TenantSource:
+    @cached_property
+    def tenants(self) -> TenantSource:
+        """The source `tenants`."""
         settings = self._settings
         places = SlurmPlaces(self._runner, settings.slurm_timeout_s)
         facts = self._outbox.facts() if settings.tenant_mode == "interface" else None
-        return TenantSource(self._tenancy, places, settings.tenant_nodes, facts, self._begun)
+        return TenantSource(self.tenancy, places, settings.tenant_nodes, facts, self._begun)
 
     def failures(self) -> Mapping[str, str]:
         """See `sources.tenancy.Held`."""

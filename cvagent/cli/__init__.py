@@ -78,8 +78,8 @@ def run(env_file: Path | None, *, once: bool, force: bool) -> None:
 def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool) -> None:
     """Show what a round would change. Writes nothing.
 
-    FLOW is one of the flows of the mode (jobs, nodes, usage); all of them when it is left out. With the store in
-    memory the agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
+    FLOW is one of the flows of the mode (jobs, nodes, usage; accounts, tenants, order_states, members); all of them
+    when it is left out. With the store in memory the agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
     """
     from cvagent.cli.plan import show_plans
 
@@ -96,6 +96,20 @@ def check(env_file: Path | None) -> None:
     from cvagent.cli.check import check_all
 
     raise SystemExit(0 if check_all(env_file) else 1)
+
+
+@main.command(short_help="Say where portal, Slurm and CloudVision differ, with the mend.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array for programs.")
+@click.pass_obj
+def drift(env_file: Path | None, *, as_json: bool) -> None:
+    """Compare the portal's allocations, Slurm's accounts and CloudVision's tenants. Changes nothing.
+
+    Each difference comes with the commands that mend it; look at them before you run them. Exit code 1 when there
+    is any.
+    """
+    from cvagent.cli.drift import show_drift
+
+    raise SystemExit(0 if show_drift(env_file, as_json=as_json) else 1)
 
 
 @main.command()

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
+from cvagent.cli.check_accounts import check_accounts
 from cvagent.cli.check_portal import check_portal
 from cvagent.cli.finding import Finding
 from cvagent.clients.cloudvision import CloudVision
@@ -69,6 +70,7 @@ def _slurm(settings: Settings) -> Iterator[Finding]:
     yield _cluster(settings, config)
     yield _try("live jobs", lambda: f"{len(slurm.live_jobs())} in slurmctld, pending ones not counted")
     yield from _accounting(settings, slurm, config)
+    yield from check_accounts(settings, runner, config)
     if settings.node_facts != "off":
         yield _try("nodes", partial(_nodes, runner, settings))
     if "jobs" in config.private_data and os.geteuid() != 0:
@@ -96,7 +98,8 @@ def _accounting(settings: Settings, slurm: Slurm, config: SlurmConfig) -> Iterat
 
 
 def _tried(settings: Settings) -> tuple[str, ...]:
-    return _TRIED + _TRIED_FOR_NODES[settings.node_facts]
+    of_accounts = () if settings.mode == "push" else ("sacctmgr", "scancel")
+    return tuple(dict.fromkeys(_TRIED + _TRIED_FOR_NODES[settings.node_facts] + of_accounts))
 
 
 def _nodes(runner: Runner, settings: Settings) -> str:

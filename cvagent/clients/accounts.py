@@ -55,6 +55,11 @@ class SlurmAccounts:
         defaults = {row[0]: row[1] for row in self._rows("user", ("User", "DefaultAccount"))}
         return AccountTree(accounts, defaults, len(self._rows("cluster", ("Cluster",))) > 1)
 
+    def admin_level(self, user: str) -> str:
+        """Slurm's word for what a user may change; empty for one that Slurm does not know. Raises CommandFailed."""
+        levels = {row[0]: row[1] for row in self._rows("user", ("User", "AdminLevel"))}
+        return levels.get(user, "")
+
     def run(self, command: Command) -> None:
         """Change something. It may be done already.
 

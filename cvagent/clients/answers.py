@@ -5,7 +5,7 @@ import re
 import time
 from collections.abc import Collection, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -78,12 +78,18 @@ def must_be_success(answer: Answer) -> None:
         raise Retryable(f"no confirmation: {answer.says()}")
 
 
+def stream(body: bytes) -> Iterator[Any]:
+    """JSON objects that stand one after the other. Raises ValueError or RecursionError."""
+    decoder, text, end = json.JSONDecoder(), body.decode(errors="replace"), 0
+    while begin := _NOT_BLANK.search(text, end):
+        item, end = decoder.raw_decode(text, begin.start())
+        yield item
+
+
 def failed_keys(answer: Answer) -> Iterator[tuple[str, str]]:
-    """Key and error of each failure: the body is a stream of JSON objects, one after the other."""
-    decoder, text, end = json.JSONDecoder(), answer.body.decode(errors="replace"), 0
+    """Key and error of each failure."""
     try:
-        while begin := _NOT_BLANK.search(text, end):
-            item, end = decoder.raw_decode(text, begin.start())
+        for item in stream(answer.body):
             yield str(item["result"]["key"]["id"]), one_line(str(item["result"].get("error")), answer.token)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Retryable(f"CloudVision's answer to a batch names no keys: {answer.says()}") from None

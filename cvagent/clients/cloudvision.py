@@ -3,13 +3,14 @@
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
-from cvagent.clients.answers import Answer, Server, failed_keys, failure, must_be_success
+from cvagent.clients.answers import Answer, Server, failed_keys, failure, must_be_success, stream
 from cvagent.clients.wire import Token, Wire
 from cvagent.errors import DeliveryError, Permanent, Retryable
 
@@ -18,6 +19,7 @@ _NODES = "/api/resources/computejob/v1/NodeConfig"
 # Answers in bytes: to one document, and to a batch, of which every document may fail with a text.
 _MAX_SINGLE = 1024 * 1024
 _MAX_BATCH = 16 * 1024 * 1024
+_MAX_ALL = 256 * 1024 * 1024
 
 _NOT_FOUND = 404
 _NO_SUCH_API = frozenset({404, 405, 501})
@@ -31,17 +33,32 @@ class Ping(NamedTuple):
     tls: bool
 
 
-class _Job(msgspec.Struct, rename="camel"):
-    """The part of a JobConfig, as it is read, that matters here."""
+class _Key(msgspec.Struct):
+    id: str
 
+
+class _Values(msgspec.Struct, frozen=True):
+    values: tuple[str, ...] = ()
+
+
+class HeldJob(msgspec.Struct, rename="camel"):
+    """A JobConfig as CloudVision shows it."""
+
+    key: _Key
     state: str
     start_time: dt.datetime
+    name: str = ""
+    type: str = ""
+    nodes: _Values = _Values()
+    interfaces: _Values = _Values()
 
 
 class _Held(msgspec.Struct):
-    """What CloudVision holds under a key."""
+    value: HeldJob
 
-    value: _Job
+
+class _Listed(msgspec.Struct):
+    result: _Held
 
 
 class Unsupported(Permanent):
@@ -138,6 +155,26 @@ class CloudVision:
         except (DeliveryError, msgspec.MsgspecError, UnicodeError):
             return None
         return int(held.start_time.timestamp()) if held.state == "JOB_STATE_RUNNING" else None
+
+    def jobs(self) -> dict[str, HeldJob] | None:
+        """What CloudVision holds, by key; what cannot be read is left out. None when this CloudVision does not tell.
+
+        Raises Retryable or Permanent.
+        """
+        answer = self._wire.ask("GET", f"{_JOBS}/all", b"", _MAX_ALL)
+        if answer.status in _NO_SUCH_API:
+            return None
+        if wrong := self._failure(answer):
+            raise wrong
+        held = {}
+        try:
+            for item in stream(answer.body):
+                with suppress(msgspec.ValidationError):
+                    read = msgspec.convert(item, _Listed).result.value
+                    held[read.key.id] = read
+        except (ValueError, RecursionError):
+            raise Retryable(f"CloudVision's list of jobs cannot be read: {answer.says()}") from None
+        return held
 
     def replace_token(self, token: Token) -> None:
         """Use another from the next request on."""

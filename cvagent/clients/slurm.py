@@ -45,6 +45,7 @@ class SlurmConfig(NamedTuple):
         accounting: True when ended jobs are kept by slurmdbd.
         min_job_age_s: How long slurmctld keeps an ended job.
         private_data: The words of PrivateData; with `jobs` an ordinary user sees only their own.
+        enforced: The words of AccountingStorageEnforce; without `limits` those of accounts have no effect.
     """
 
     cluster: str
@@ -52,6 +53,7 @@ class SlurmConfig(NamedTuple):
     accounting: bool
     min_job_age_s: int
     private_data: tuple[str, ...]
+    enforced: tuple[str, ...] = ("none",)
 
 
 class Slurm:
@@ -81,6 +83,7 @@ class Slurm:
                 accounting=values["AccountingStorageType"].endswith("slurmdbd"),
                 min_job_age_s=number(values["MinJobAge"].removesuffix(" sec")),
                 private_data=tuple(values.get("PrivateData", "none").split(",")),
+                enforced=tuple(values.get("AccountingStorageEnforce", "none").split(",")),
             )
         except (KeyError, ValueError) as error:
             raise Unreadable(f"scontrol show config printed no configuration: {error}") from None

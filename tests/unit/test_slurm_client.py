@@ -311,7 +311,14 @@ CONFIG = (CAPTURES / "scontrol_show_config.txt").read_bytes()
 
 
 def test_the_configuration_of_a_real_cluster_is_read():
-    expected = SlurmConfig("lab", "22.05.8", accounting=True, min_job_age_s=300, private_data=("none",))
+    expected = SlurmConfig(
+        "lab",
+        "22.05.8",
+        accounting=True,
+        min_job_age_s=300,
+        private_data=("none",),
+        enforced=("associations", "limits", "qos"),
+    )
     assert Slurm(Recorded(CONFIG), timeout_s=10).config() == expected
 
 

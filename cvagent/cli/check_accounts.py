@@ -1,0 +1,41 @@
+"""Pull mode's part of `cvagent check`: accounts that can be read and changed, and limits that have an effect."""
+
+import os
+import pwd
+from collections.abc import Iterator
+
+from cvagent.cli.finding import Finding
+from cvagent.clients.accounts import SlurmAccounts
+from cvagent.clients.runner import Runner
+from cvagent.clients.slurm import SlurmConfig
+from cvagent.errors import CvagentError
+from cvagent.settings import Settings
+
+_MAY_CHANGE = ("Administrator", "Operator")
+
+
+def check_accounts(settings: Settings, runner: Runner, config: SlurmConfig) -> Iterator[Finding]:
+    """A finding a thing; none in push mode."""
+    if settings.mode == "push":
+        return
+    slurm = SlurmAccounts(runner, settings.cluster or config.cluster, settings.slurm_timeout_s)
+    try:
+        tree = slurm.tree()
+        yield Finding(True, "accounts", f"{len(tree.accounts)} with {len(tree.defaults)} users; slurmdbd answers")
+        yield from _rights(settings, slurm)
+    except CvagentError as error:
+        yield Finding(False, "accounts", str(error))
+    if "limits" not in config.enforced:
+        enforced = ",".join(config.enforced)
+        text = f"AccountingStorageEnforce is {enforced}: limits have no effect without 'limits' in slurm.conf"
+        yield Finding(None, "limits", text)
+
+
+def _rights(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
+    if settings.slurm_deployment == "docker" or os.geteuid() == 0:
+        return
+    name = pwd.getpwuid(os.geteuid()).pw_name
+    level = slurm.admin_level(name)
+    if level not in _MAY_CHANGE:
+        mend = f"as an administrator: sacctmgr modify user {name} set AdminLevel=Operator (or add the user first)"
+        yield Finding(False, "rights", f"{name} may not change accounts unless it is SlurmUser; {mend}")
