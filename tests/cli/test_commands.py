@@ -12,7 +12,7 @@ MEND = "did you mean CVAGENT_JOB_INTERVAL_S?"
 def test_help_lists_every_command_in_order(cvagent):
     shown = cvagent("--help").stdout
     commands = re.findall(r"^  (\S+)  +\S", shown[shown.index("Commands:") :], re.MULTILINE)
-    assert commands[:4] == ["run", "plan", "check", "resend"]
+    assert commands[:4] == ["run", "plan", "check", "drift"]
     assert commands[-1] == "demo"
     assert {"backfill", "outbox", "cost", "stand-in"} <= set(commands)
     assert "..." not in shown[shown.index("Commands:") :], "no line is cut"

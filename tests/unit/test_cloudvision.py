@@ -1,3 +1,4 @@
+import json
 import socket
 import threading
 
@@ -442,3 +443,48 @@ def test_half_an_answer(connect):
     ):
         connect(f"http://{server.address}").set_job(BODY)
     assert failed.value.everything
+
+
+HELD = {
+    "key": {"id": "r1"},
+    "state": "JOB_STATE_RUNNING",
+    "startTime": "2026-03-01T10:30:00Z",
+    "type": "JOB_TYPE_TENANT",
+}
+
+
+def test_what_cloudvision_holds(connect, wire):
+    odd = {"key": {"id": "r2"}, "state": "JOB_STATE_RUNNING", "startTime": "yesterday"}
+    body = "".join(json.dumps({"result": {"value": value, "type": "INITIAL"}}) for value in (HELD, odd))
+    wire.get(f"{JOBS}/all", body=body)
+    held = connect().jobs()
+    assert list(held) == ["r1"]
+    assert (held["r1"].type, held["r1"].nodes.values) == ("JOB_TYPE_TENANT", ())
+
+
+@pytest.mark.parametrize("status", [404, 405, 501])
+def test_a_cloudvision_that_lists_nothing(connect, wire, status):
+    wire.get(f"{JOBS}/all", status=status)
+    assert connect().jobs() is None
+
+
+@pytest.mark.parametrize(("status", "body"), [(503, "busy"), (200, "{garbage"), (200, '{"result": ')])
+def test_a_list_that_did_not_come_is_no_empty_list(connect, wire, status, body):
+    wire.get(f"{JOBS}/all", status=status, body=body)
+    with pytest.raises(Retryable):
+        connect().jobs()
+
+
+@pytest.mark.parametrize(
+    ("answer", "began"),
+    [
+        ({"json": {"value": HELD}}, 1772361000),
+        ({"json": {"value": HELD | {"state": "JOB_STATE_COMPLETED"}}}, None),
+        ({"status": 404}, None),
+        ({"status": 503}, None),
+        ({"body": "garbage"}, None),
+    ],
+)
+def test_when_a_job_began_as_far_as_cloudvision_tells(connect, wire, answer, began):
+    wire.get(JOBS, **answer)
+    assert connect().began_at("r1") == began

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from cvagent.errors import CommandFailed, StoreError
 from cvagent.flows import FLOWS
-from cvagent.loops import OVERLAP_S, Collector, Courier, Horizon, backoff_s
+from cvagent.loops import OVERLAP_S, Collector, Courier, Horizon, backoff_s, run_out
 from cvagent.model import Absence, Accepted, Change, Deferred, Due, Identity, Known, Plan, Refused, Run, State
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
@@ -418,3 +418,22 @@ def test_documents_go_out_as_they_were_decided(world):
         collector.round()
         courier.run()
     assert [document.state for document in world.sink.history] == [State.RUNNING, State.COMPLETED]
+
+
+def test_a_delivery_is_a_reason_to_look_for_the_flows_that_follow(world):
+    courier = Courier(world.sink, 0.0, world.around, ["order_states"])
+    assert not courier.run()
+    assert world.woken == []
+    world.write(a_document("1@lab"))
+    assert courier.run()
+    assert world.woken == ["order_states"]
+
+
+def test_running_out_looks_again_as_long_as_something_was_sent(world):
+    flow = FLOWS[0]._replace(follows=(SINK,))
+    source = FakeSource(an_observation(START, [running()]))
+    collector = Collector(flow, source, RULES, Horizon(LOOKBACK_S), world.around)
+    assert run_out([collector], [world.courier()])
+    # Once because it was asked for, once because of the delivery; then nothing was sent.
+    assert len(source.asked) == 2
+    assert not run_out([Collector(flow, FakeSource(NO_ANSWER), RULES, Horizon(LOOKBACK_S), world.around)], [])
