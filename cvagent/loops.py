@@ -74,11 +74,14 @@ class Collector:
 
     def round(self) -> Plan | None:
         """One round; None when it was skipped, and then nothing was changed."""
+        with _no_cycles():
+            return self._round()
+
+    def _round(self) -> Plan | None:
         began = time.monotonic()
         now = int(self._clock.now())
         try:
-            with _no_cycles():
-                plan, ask = self._decide(now)
+            plan, ask = self._decide(now)
             self._outbox.record(self.flow.name, self.flow.sinks, plan, self._clock.now(), self._checkpoint(ask))
         except CvagentError as error:
             self._skip(error)

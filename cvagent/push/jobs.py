@@ -5,7 +5,7 @@ from slurmctld, or, when neither shows it for some rounds, is inferred. A run th
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import chain
 
@@ -56,9 +56,8 @@ class JobRules(Struct, frozen=True):
 def plan_jobs(observed: Observation, known: Mapping[Identity, Known[JobConfig]], rules: JobRules) -> Plan:
     """Compare what Slurm says with what is known, and say what must change."""
     ended = {identity: run for identity, run in observed.accounted.items() if run.ended_at is not None}
-    # One run per identity: accounting's end beats all that slurmctld says, its word that a run is running nothing.
     changes = _Changes(observed, known, rules)
-    changes.follow({**observed.live, **ended}.values())
+    changes.follow(ended)
     lost = [item for item in changes.gone.values() if _is_lost(item.document, observed)]
     ends = [changes.infer(item) for item in overdue(lost, rules)]
     runaways = [change for run in observed.accounted.values() for change in changes.runaway(run)]
@@ -92,19 +91,33 @@ class _Changes:
         self._ladder = Ladder(observed, rules.sharing)
         self._new: list[Run] = []
 
-    def follow(self, runs: Iterable[Run]) -> None:
-        """Add what these runs need. What is known and not among them stays in `gone`."""
-        for run in runs:
-            item = self.gone.pop(run.identity, None)
-            if item is None:
-                self._new.append(run)
-            elif _stands(item.document, run):
+    def follow(self, ended: Mapping[Identity, Run]) -> None:
+        """Add what these runs and the live ones need. What is known and not among them stays in `gone`.
+
+        One run per identity: accounting's end beats all that slurmctld says, its word that a run is running nothing.
+        """
+        for run in ended.values():
+            self._follow(run)
+        for identity, run in self._observed.live.items():
+            item = self.gone.get(identity)
+            # Nearly all runs are as they were, and nothing more is to be spent on them.
+            if item is not None and _stands(item.document, run):
+                del self.gone[identity]
                 self.unchanged += 1
-            elif run.ended_at is not None or _may_be_told(run, self._observed.since):
-                self._update(item.document, run)
+            elif identity not in ended:
+                self._follow(run)
         for run in self._new:
             if _may_be_told(run, self._observed.since):
                 self.made += [Change(None, document, "new") for document in self._documents(run)]
+
+    def _follow(self, run: Run) -> None:
+        item = self.gone.pop(run.identity, None)
+        if item is None:
+            self._new.append(run)
+        elif _stands(item.document, run):
+            self.unchanged += 1
+        elif run.ended_at is not None or _may_be_told(run, self._observed.since):
+            self._update(item.document, run)
 
     def _update(self, document: JobConfig, run: Run) -> None:
         after = self._updated(document, run)
@@ -266,5 +279,5 @@ def _is_lost(document: JobConfig, observed: Observation) -> bool:
 
 
 def _unknown_words(observed: Observation) -> list[str]:
-    words = {run.word for run in (*observed.live.values(), *observed.accounted.values())} - SLURM_STATES.keys()
+    words = {run.word for run in chain(observed.live.values(), observed.accounted.values())} - SLURM_STATES.keys()
     return [f"job state '{word[:40]}' is not known here: jobs in it stay as they are" for word in sorted(words)]
