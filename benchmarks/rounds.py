@@ -30,9 +30,13 @@ _SINK = _FLOW.sinks[0]
 
 
 class Rounds:
-    """A collector with everything real but Slurm, whose text is replayed."""
+    """A collector with everything real but Slurm, whose text is replayed.
 
-    def __init__(self, slurm: Replay, store_url: str = "sqlite://") -> None:
+    Args:
+        by_interface: Whether jobs on shared nodes are asked about, as they are unless CVAGENT_JOB_RESOURCES is node.
+    """
+
+    def __init__(self, slurm: Replay, store_url: str = "sqlite://", *, by_interface: bool = True) -> None:
         logging.getLogger("cvagent").setLevel(logging.ERROR)
         given = Settings(cloudvision_url="https://cvp", cloudvision_token="none")  # noqa: S106
         self._slurm = slurm
@@ -41,7 +45,8 @@ class Rounds:
         around = Surroundings(self.outbox, slurm, board, lambda _: None, Event())
         rules = JobRules("bench", given.job_name_filter, given.partition_filter)
         client = Slurm(slurm, 60)
-        source = SlurmJobs(client, Allocations(client, self.outbox.facts()))
+        allocations = Allocations(client, self.outbox.facts()) if by_interface else None
+        source = SlurmJobs(client, allocations)
         self.collector = Collector(_FLOW, source, rules, Horizon(given.lookback_h * 3600), around)
 
     def cpu_s(self) -> float:

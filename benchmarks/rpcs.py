@@ -24,20 +24,28 @@ _OF_OTHERS = {
 def measure() -> Iterator[Row]:
     """See the module."""
     with real_slurm() as lab:
-        for changing in (0, _CHANGING):
-            asked = per_round(lab, lambda jobs=changing: jobs and lab.pass_through(jobs))
-            lists = sum(asked[name] for name in _LISTS)
-            single = sum(asked[name] for name in _OF_ONE_JOB)
-            where = f"a round in which {changing} jobs began and ended" if changing else "a round without a change"
-            yield below(f"list RPCs of {where}", Reading(lists, f"{lists:.2g}"), Reading(2, "2"))
-            yield below(f"RPCs for single jobs in {where}", Reading(single, f"{single:.2g}"), Reading(0, "0"))
-            words = ", ".join(f"{name} {count:.2g}" for name, count in sorted(asked.items())) or "none"
-            yield seen(f"all RPCs of {where}", Reading(sum(asked.values()), words))
+        yield from _held(lab, "without a change", lambda: None)
+        yield from _held(lab, f"in which {_CHANGING} jobs began and ended", lambda: lab.pass_through(_CHANGING))
+        asked = per_round(lab, lambda: lab.pass_through(_CHANGING), by_interface=True)
+        lists = sum(asked[name] for name in _LISTS)
+        yield seen(
+            "the same, where the jobs are on shared nodes and told by interfaces", Reading(lists, f"{lists:.2g}")
+        )
 
 
-def per_round(lab: Lab, happen: Callable[[], object]) -> Counter[str]:
+def _held(lab: Lab, where: str, happen: Callable[[], object]) -> Iterator[Row]:
+    asked = per_round(lab, happen)
+    lists = sum(asked[name] for name in _LISTS)
+    single = sum(asked[name] for name in _OF_ONE_JOB)
+    yield below(f"list RPCs of a round {where}", Reading(lists, f"{lists:.2g}"), Reading(2, "2"))
+    yield below(f"RPCs for single jobs in a round {where}", Reading(single, f"{single:.2g}"), Reading(0, "0"))
+    words = ", ".join(f"{name} {count:.2g}" for name, count in sorted(asked.items())) or "none"
+    yield seen(f"all RPCs of a round {where}", Reading(sum(asked.values()), words))
+
+
+def per_round(lab: Lab, happen: Callable[[], object], *, by_interface: bool = False) -> Counter[str]:
     """RPCs by type that a steady round causes, in the mean of several, each after something happened."""
-    rounds = Rounds(RealSlurm(lab))
+    rounds = Rounds(RealSlurm(lab), by_interface=by_interface)
     rounds.cpu_s()
     rounds.deliver()
     asked: Counter[str] = Counter()
