@@ -47,13 +47,13 @@ class Reading(NamedTuple):
 def at_most(name: str, measured: Reading, reference: Reading, most: float) -> Row:
     """A row whose ratio must not be above `most`."""
     ratio = measured.value / reference.value
-    return Row(name, measured.text, reference.text, ratio, f"at most {most:g}x", ratio <= most)
+    return Row(name, measured.text, reference.text, ratio, f"at most {most:.3g}x", ratio <= most)
 
 
 def at_least(name: str, measured: Reading, reference: Reading, least: float) -> Row:
     """A row whose ratio must not be below `least`."""
     ratio = measured.value / reference.value
-    return Row(name, measured.text, reference.text, ratio, f"at least {least:g}x", ratio >= least)
+    return Row(name, measured.text, reference.text, ratio, f"at least {least:.3g}x", ratio >= least)
 
 
 def below(name: str, measured: Reading, most: Reading) -> Row:
