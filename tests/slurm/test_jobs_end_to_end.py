@@ -145,7 +145,8 @@ def test_a_suspended_job_goes_on(lab, agent, cloud):
     job = start(lab, cloud, "-N2")
     lab.slurm("scontrol", "suspend", job)
     agent.settle()
-    assert told_of(cloud, job) == documents(lab, job)
+    # slurmdbd may hear of the job later than the agent.
+    assert told_of(cloud, job) == wait_until(lambda: documents(lab, job), 30)
     lab.slurm("scontrol", "resume", job)
     agent.settle()
     lab.cancel(job)
