@@ -194,4 +194,6 @@ def make_member_rules(settings: Settings, cluster: str, *, force: bool = False) 
 def check_pull(settings: Settings) -> None:
     """Raises SettingsError unless there is all that pull mode needs."""
     if settings.portal_url is None:
-        raise SettingsError(f"CVAGENT_MODE={settings.mode} needs CVAGENT_PORTAL_URL and what goes with it")
+        raise SettingsError(
+            f"CVAGENT_MODE={settings.mode} needs CVAGENT_PORTAL_URL, CVAGENT_PORTAL_TOKEN_FILE and CVAGENT_PORTAL_OFFERING"
+        )

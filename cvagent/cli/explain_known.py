@@ -65,7 +65,7 @@ def tell_mac(env_file: Path | None, text: str, at: int | None, *, as_object: boo
     """Print the story of a MAC. Raises CvagentError when nobody told of it."""
     mac = mac_of(text)
     if mac is None:
-        raise click.BadParameter(f"'{_shown(text)}' is no MAC: 0c:42:a1:00:00:01", param_hint="MAC")
+        raise click.BadParameter(f"'{_shown(text)}' is no MAC such as 0c:42:a1:00:00:01", param_hint="MAC")
     known = _look(env_file)
     now = int(time.time())
     if at is not None and (note := _beyond(known.settings, at, now)):

@@ -22,6 +22,7 @@ _MAX_STDERR = 64 * 1024
 _MAX_REASON = 300
 _MAX_COMPLAINT = 2000
 _CHUNK = 64 * 1024
+_NO_CONF = "CVAGENT_SLURM_CONF names a slurm.conf that is not in the usual place"
 # How soon a running command hears of stop(), in seconds.
 _GLANCE_S = 0.2
 # How long a command may take to undo what it began, when it is told to end.
@@ -117,7 +118,8 @@ class Output:
 
     def reason(self) -> str:
         """Its own last words on stderr; empty when it said nothing."""
-        return last_words(self._stderr, self._name)
+        words = last_words(self._stderr, self._name)
+        return f"{words} ({_NO_CONF})" if "configuration source" in words else words
 
     def stdout(self) -> bytes:
         """All of stdout."""

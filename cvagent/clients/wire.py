@@ -186,4 +186,4 @@ class Wire:
         if "certificate" in words.lower():
             return f"{url} is not trusted ({words}): {self.server.setting}_CA_FILE names the CA to trust"
         proxy = isinstance(error, requests.exceptions.ProxyError)
-        return f"no answer from {'the proxy on the way to ' * proxy}{url}: {words}"
+        return f"no answer from {'the proxy on the way to ' * proxy}{url} ({self.server.setting}_URL): {words}"

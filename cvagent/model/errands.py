@@ -9,18 +9,10 @@ from enum import Enum
 from msgspec import Struct
 
 
-class Commands(Struct, frozen=True, array_like=True, tag="commands"):
-    """What is to be done on the cluster, in this order. Each command may be repeated.
-
-    Attributes:
-        key: Of an order its uuid; of an account's members the account's name, or `account/user`.
-        about: What it is for, in a few words.
-        commands: Program and arguments of each; none: nothing is left to do.
-    """
+class _Errand(Struct, frozen=True, array_like=True):
+    """What a document of the store must say of itself, for one that stands until it is done."""
 
     key: str
-    about: str
-    commands: tuple[tuple[str, ...], ...] = ()
 
     @property
     def ended_at(self) -> None:
@@ -36,6 +28,19 @@ class Commands(Struct, frozen=True, array_like=True, tag="commands"):
     def identity(self) -> str:
         """The key."""
         return self.key
+
+
+class Commands(_Errand, frozen=True, array_like=True, tag="commands"):
+    """What is to be done on the cluster, in this order. Each command may be repeated.
+
+    Attributes:
+        key: Of an order its uuid; of an account's members the account's name, or `account/user`.
+        about: What it is for, in a few words.
+        commands: Program and arguments of each; none: nothing is left to do.
+    """
+
+    about: str
+    commands: tuple[tuple[str, ...], ...] = ()
 
     @property
     def word(self) -> str:
@@ -56,7 +61,7 @@ class Verdict(str, Enum):
     NOTHING = "NOTHING"
 
 
-class OrderAnswer(Struct, frozen=True, array_like=True, tag="answer"):
+class OrderAnswer(_Errand, frozen=True, array_like=True, tag="answer"):
     """What the portal is to hear about an order. Once more does no harm.
 
     Attributes:
@@ -68,28 +73,12 @@ class OrderAnswer(Struct, frozen=True, array_like=True, tag="answer"):
         ending: Of DONE: the resource that ends with the order; its last usage is told before. None when it lives on.
     """
 
-    key: str
     verdict: Verdict
     name: str
     resource_uuid: str | None = None
     backend_id: str = ""
     reason: str = ""
     ending: str | None = None
-
-    @property
-    def ended_at(self) -> None:
-        """It stands until it is said."""
-        return
-
-    @property
-    def inferred(self) -> bool:
-        """What it says was seen."""
-        return False
-
-    @property
-    def identity(self) -> str:
-        """The key."""
-        return self.key
 
     @property
     def word(self) -> str:

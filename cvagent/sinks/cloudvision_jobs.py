@@ -1,6 +1,7 @@
 """Writes jobs to CloudVision."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
@@ -15,8 +16,8 @@ from cvagent.sinks.cloudvision import CloudVisionSink
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class CloudVisionJobs(CloudVisionSink):
-    """The sink `cloudvision_jobs`.
+class JobConfigSink(CloudVisionSink):
+    """Writes what CloudVision takes as a JobConfig.
 
     Args:
         location: CloudVision's word for the cluster.
@@ -24,22 +25,31 @@ class CloudVisionJobs(CloudVisionSink):
         options: See CloudVisionSink.
     """
 
-    name = "cloudvision_jobs"
-
     def __init__(self, client: CloudVision, location: str, *, with_cluster: bool = False, **options: int) -> None:
         super().__init__(client, **options)
         self._location = location
         self._with_cluster = with_cluster
 
+    @abstractmethod
+    def wire(self, config: Document) -> dict[str, Any]:
+        """The wire form: exactly the fields that CloudVision takes. Raises Permanent."""
+
     def write_many(self, documents: Sequence[Document]) -> AbstractSet[str]:
         """See CloudVisionSink."""
-        return self._client.set_jobs([self._wire(config) for config in documents]).keys()
+        return self._client.set_jobs([self.wire(config) for config in documents]).keys()
 
     def write_one(self, document: Document) -> None:
         """See CloudVisionSink."""
-        self._client.set_job(self._wire(document))
+        self._client.set_job(self.wire(document))
 
-    def _wire(self, config: Document) -> dict[str, Any]:
+
+class CloudVisionJobs(JobConfigSink):
+    """The sink `cloudvision_jobs`."""
+
+    name = "cloudvision_jobs"
+
+    def wire(self, config: Document) -> dict[str, Any]:
+        """See JobConfigSink."""
         return document(config, self._location, with_cluster=self._with_cluster)
 
 

@@ -1,37 +1,21 @@
 """Writes tenants to CloudVision: they are JobConfigs of a type of their own."""
 
-from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 from typing import Any
 
-from cvagent.clients.cloudvision import CloudVision
 from cvagent.errors import Permanent
 from cvagent.model import Document, utc
 from cvagent.model.nodes import node_key
 from cvagent.model.tenants import TenantConfig
-from cvagent.sinks.cloudvision import CloudVisionSink
+from cvagent.sinks.cloudvision_jobs import JobConfigSink
 
 
-class CloudVisionTenants(CloudVisionSink):
-    """The sink `cloudvision_tenants`; see CloudVisionJobs for what it is made with."""
+class CloudVisionTenants(JobConfigSink):
+    """The sink `cloudvision_tenants`."""
 
     name = "cloudvision_tenants"
 
-    def __init__(self, client: CloudVision, location: str, *, with_cluster: bool = False, **options: int) -> None:
-        super().__init__(client, **options)
-        self._location = location
-        self._with_cluster = with_cluster
-
-    def write_many(self, documents: Sequence[Document]) -> AbstractSet[str]:
-        """See CloudVisionSink."""
-        return self._client.set_jobs([self._wire(config) for config in documents]).keys()
-
-    def write_one(self, document: Document) -> None:
-        """See CloudVisionSink."""
-        self._client.set_job(self._wire(document))
-
-    def _wire(self, config: Document) -> dict[str, Any]:
-        """The wire form: exactly the fields that CloudVision takes. Raises Permanent."""
+    def wire(self, config: Document) -> dict[str, Any]:
+        """See JobConfigSink."""
         if not isinstance(config, TenantConfig):
             raise Permanent(f"{config.key} is no tenant")
         body = {

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from cvagent.standin.log import Log
 
+_LOOK = Path(__file__).with_name("look.css")
 _LOCAL_NAMES = ("127.0.0.1", "localhost")
 
 _State = TypeVar("_State", bound=Log)
@@ -43,8 +44,8 @@ def controls(log: Log) -> list[Route]:
 
 
 def page(file: Path) -> Action[Any]:
-    """Build the action that shows an HTML file, in which NONCE stands for a nonce."""
-    text = file.read_text()
+    """Build the action that shows an HTML file, in which LOOK stands for the common style and NONCE for a nonce."""
+    text = file.read_text().replace("LOOK", _LOOK.read_text())
 
     async def show(_state: Any, _request: Request) -> Response:
         nonce = secrets.token_urlsafe(16)
