@@ -195,5 +195,5 @@ def check_pull(settings: Settings) -> None:
     """Raises SettingsError unless there is all that pull mode needs."""
     if settings.portal_url is None:
         raise SettingsError(
-            f"CVAGENT_MODE={settings.mode} needs CVAGENT_PORTAL_URL, CVAGENT_PORTAL_TOKEN_FILE and CVAGENT_PORTAL_OFFERING"
+            f"CVAGENT_MODE={settings.mode} needs CVAGENT_PORTAL_URL, with its _TOKEN_FILE and CVAGENT_PORTAL_OFFERING"
         )
