@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from cvagent.model import Known, Plan
 from cvagent.pull.accounts import plan_accounts
+from cvagent.pull.associations import plan_associations
 from cvagent.pull.members import plan_members
 from cvagent.pull.orders import plan_order_states
 from cvagent.pull.tenants import plan_tenants
@@ -72,6 +73,14 @@ FLOWS = (
         plan=plan_members,
         sinks=("slurm_members",),
         follows=("slurm_accounts", "portal_orders"),
+    ),
+    Flow(
+        "associations",
+        mode="pull",
+        source="tenancy",
+        plan=plan_associations,
+        sinks=("portal_associations",),
+        follows=("slurm_members",),
     ),
 )
 

@@ -120,6 +120,7 @@ class FakeObserver:
         self.skipped: list[Exception] = []
         self.outcomes: list[Outcome] = []
         self.pauses: list[tuple[str, float]] = []
+        self.sinks: list[str] = []
 
     def round_done(self, flow: str, seconds: float, plan: Plan, at: float) -> None:  # noqa: ARG002
         self.rounds.append(plan)
@@ -129,6 +130,7 @@ class FakeObserver:
 
     def delivered(self, sink: str, outcome: Outcome, at: float) -> None:  # noqa: ARG002
         self.outcomes.append(outcome)
+        self.sinks.append(sink)
 
     def paused(self, sink: str, reason: str, until: float, at: float) -> None:  # noqa: ARG002
         self.pauses.append((reason, until))

@@ -118,7 +118,7 @@ def rules_for(
     flow: str, settings: Settings, cluster: str, *, force: bool = False
 ) -> JobRules | NodeRules | UsageRules | AccountRules | MemberRules | TenantRules:
     """The rules of a flow. Raises SettingsError."""
-    if flow in {"accounts", "order_states"}:
+    if flow in {"accounts", "order_states", "associations"}:
         return make_account_rules(settings, cluster)
     if flow == "tenants":
         return make_tenant_rules(settings, force=force)

@@ -25,6 +25,7 @@ from cvagent.pull.places import PlaceRules
 from cvagent.pull.tenants import TenantRules
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
+from cvagent.sinks.portal_associations import PortalAssociations
 from cvagent.sinks.portal_orders import OrderAnswers
 from cvagent.sinks.slurm_accounts import AccountCommands
 from cvagent.sources.members import MemberSource
@@ -74,6 +75,8 @@ class Pull:
         """A sink."""
         if name == "portal_orders":
             return OrderAnswers(self._orders, partial(self._billing.tell_last, self._runner), self.tenancy.forget)
+        if name == "portal_associations":
+            return PortalAssociations(self._orders, self.tenancy.forget)
         return AccountCommands(name, self._slurm, self.tenancy.forget)
 
     @cached_property

@@ -78,8 +78,9 @@ def run(env_file: Path | None, *, once: bool, force: bool) -> None:
 def plan(env_file: Path | None, flow: str | None, *, as_json: bool, force: bool) -> None:
     """Show what a round would change. Writes nothing.
 
-    FLOW is one of the flows of the mode (jobs, nodes, usage; accounts, tenants, order_states, members); all of them
-    when it is left out. With the store in memory the agent that runs on CVAGENT_HTTP_LISTEN is asked what it knows.
+    FLOW is one of the flows of the mode (jobs, nodes, usage; accounts, tenants, order_states, members, associations);
+    all of them when it is left out. With the store in memory the agent that runs on CVAGENT_HTTP_LISTEN is asked what
+    it knows.
     """
     from cvagent.cli.plan import show_plans
 

@@ -1,6 +1,6 @@
 """The portal's orders and allocations, and who is in them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 
 from cvagent.clients import portal_records as records
@@ -70,13 +70,6 @@ class PortalOrders:
         self._portal.post(
             f"{self._portal.dialect.resources}/{resource_uuid}/set_backend_id/", {"backend_id": backend_id}
         )
-
-    def set_limits(self, resource_uuid: str, limits: Mapping[str, int]) -> None:
-        """Tell the limits that the cluster has."""
-        if self._portal.dialect.allocations:
-            self._portal.post(f"{_SLURM}/{resource_uuid}/set_limits/", limits)
-        else:
-            self._portal.post(f"{self._portal.dialect.resources}/{resource_uuid}/set_limits/", {"limits": limits})
 
     def set_allocation_state(self, resource_uuid: str, state: str) -> None:
         """Move the Slurm allocation of a resource into a state, such as creating. Nothing where there are none."""

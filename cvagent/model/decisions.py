@@ -5,14 +5,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from msgspec import Struct
 
-from cvagent.model.errands import Commands, OrderAnswer
+from cvagent.model.errands import Associated, Commands, OrderAnswer
 from cvagent.model.jobs import JobConfig
 from cvagent.model.nodes import NodeConfig
 from cvagent.model.tenants import TenantConfig
 from cvagent.model.usage import UsageReport
 
-Document = JobConfig | NodeConfig | UsageReport | Commands | OrderAnswer | TenantConfig
-D = TypeVar("D", JobConfig, NodeConfig, UsageReport, Commands, OrderAnswer, TenantConfig)
+Document = JobConfig | NodeConfig | UsageReport | Associated | Commands | OrderAnswer | TenantConfig
+D = TypeVar("D", JobConfig, NodeConfig, UsageReport, Associated, Commands, OrderAnswer, TenantConfig)
 
 
 class Absence(Struct, frozen=True, gc=False):

@@ -52,6 +52,29 @@ class Commands(_Errand, frozen=True, array_like=True, tag="commands"):
         return "\n      ".join([_printable(self.about), *map(shlex.join, self.commands)])
 
 
+class Associated(_Errand, frozen=True, array_like=True, tag="associated"):
+    """Who is in an allocation's account, for a portal that keeps a list of its own of that.
+
+    Attributes:
+        key: The resource's uuid.
+        allocation: Uuid of the portal's Slurm allocation.
+        account: Its Slurm account.
+        users: All of them.
+    """
+
+    allocation: str
+    account: str
+    users: tuple[str, ...]
+
+    @property
+    def word(self) -> str:
+        """How many there are."""
+        return str(len(self.users))
+
+    def __str__(self) -> str:
+        return f"{self.account}: {', '.join(self.users) or 'nobody'}"
+
+
 class Verdict(str, Enum):
     """What becomes of an order."""
 

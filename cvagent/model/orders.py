@@ -92,7 +92,7 @@ class Resource(Struct, frozen=True):
         backend_metadata: What the provider wrote.
         paused: No job may start. None where the portal does not say; so is downscaled.
         downscaled: Jobs get as little as there is.
-        restrict_member_access: Nobody but the owner's administrators may use it.
+        restrict_member_access: None of its members may use it.
     """
 
     uuid: str

@@ -6,7 +6,10 @@ from collections.abc import Set as AbstractSet
 from msgspec import Struct
 
 from cvagent.model.accounts import AccountTree
-from cvagent.model.orders import Order, Resource
+from cvagent.model.orders import Order, Resource, ResourceState
+
+WITH_MEMBERS = frozenset({ResourceState.OK, ResourceState.UPDATING, ResourceState.ERRED})
+"""In these states an allocation has users."""
 
 
 class Tenancy(Struct, frozen=True):

@@ -11,11 +11,10 @@ from cvagent.guard import refusal
 from cvagent.model import Change, Known, Plan
 from cvagent.model.accounts import Account
 from cvagent.model.errands import Commands
-from cvagent.model.orders import Resource, ResourceState
-from cvagent.model.tenancy import Members
+from cvagent.model.orders import Resource
+from cvagent.model.tenancy import WITH_MEMBERS, Members
 from cvagent.pull.accounts import errands, removal
 
-_WITH_MEMBERS = {ResourceState.OK, ResourceState.UPDATING, ResourceState.ERRED}
 _NAMED = 8
 _WITHHELD = "the removal of all is withheld until 'cvagent run --once --force'"
 
@@ -52,18 +51,25 @@ class _Team(Struct, frozen=True):
     unsure: bool
 
     @property
+    def closed(self) -> bool:
+        """The portal says that nobody may use it. That is no reading error: everybody leaves."""
+        return self.resource.restrict_member_access
+
+    @property
     def leavers(self) -> list[str]:
         """Those who are in the account and not in the team. root is nobody's member."""
-        return [] if self.unsure else sorted(self.account.users - self.wanted - {"root"})
+        return [] if self.unsure and not self.closed else sorted(self.account.users - self.wanted - {"root"})
 
 
 def plan_members(observed: Members, known: Mapping[str, Known[Commands]], rules: MemberRules) -> Plan:
     """Add who is in the team and remove who is not. A team that came out empty removes nobody."""
     teams, problems = _teams(observed)
-    wanted = {team.account.name: commands for team in teams if (commands := _kept_up(team, observed, rules))}
-    emptied = [team for team in teams if team.leavers and not team.wanted and not rules.force]
+    kept = {team.account.name: commands for team in teams if (commands := _kept_up(team, observed, rules))}
+    open_teams = [team for team in teams if not team.closed]
+    emptied = [team for team in open_teams if team.leavers and not team.wanted and not rules.force]
     doubtful = _removals(emptied, observed, rules)
-    leaving = _removals([team for team in teams if team not in emptied], observed, rules)
+    leaving = _removals([team for team in open_teams if team not in emptied], observed, rules)
+    wanted = kept | _removals([team for team in teams if team.closed], observed, rules)
     there = sum(len(team.account.users) for team in teams)
     withheld = refusal(len(leaving), there, rules, "members are in no team any more: their removal is")
     refused = doubtful | leaving if withheld else doubtful
@@ -71,7 +77,7 @@ def plan_members(observed: Members, known: Mapping[str, Known[Commands]], rules:
         changes=list(errands(wanted if withheld else wanted | leaving, known)),
         refused=[Change(None, commands, "ended") for commands in refused.values()],
         refusal="; ".join(filter(None, [withheld, _emptied(emptied)])) or None,
-        unchanged=len(teams) - len(wanted),
+        unchanged=len(teams) - len(kept),
         problems=[*observed.tenancy.problems, *observed.problems, *problems],
         note=_note(observed),
     )
@@ -81,7 +87,7 @@ def _teams(observed: Members) -> tuple[list[_Team], list[str]]:
     """The accounts that are to have members, and a line for each name or account that cannot be used."""
     found, problems = [], []
     for resource in observed.tenancy.resources.values():
-        if resource.state not in _WITH_MEMBERS or resource.uuid not in observed.teams or not resource.backend_id:
+        if resource.state not in WITH_MEMBERS or resource.uuid not in observed.teams or not resource.backend_id:
             continue
         account = observed.tenancy.tree.accounts.get(resource.backend_id.lower())
         if account is None or account.name == "root":
@@ -89,7 +95,8 @@ def _teams(observed: Members) -> tuple[list[_Team], list[str]]:
             continue
         names, bad = _usable(observed.teams[resource.uuid])
         problems += [f"{account.name}: {reason}" for reason in bad]
-        found.append(_Team(resource, account, names, resource.uuid in observed.unsure))
+        wanted = set() if resource.restrict_member_access else names
+        found.append(_Team(resource, account, wanted, resource.uuid in observed.unsure))
     return found, problems
 
 

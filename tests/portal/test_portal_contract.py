@@ -129,12 +129,6 @@ def test_the_backend_id(orders, allocate):
     assert orders.resource(resource.uuid).backend_id == "hpc_1"
 
 
-def test_limits_of_the_cluster(orders, allocate):
-    resource = allocate(cpu=10)
-    orders.set_limits(resource.uuid, {"cpu": 11})
-    assert dict(orders.resource(resource.uuid).limits) == {"cpu": 11}
-
-
 def test_an_allocation_moves_as_its_states_allow(orders, allocate, dialect):
     resource = allocate()
     orders.set_allocation_state(resource.uuid, "creating")

@@ -45,6 +45,8 @@ def test_the_team_comes_and_goes(make_tenants, dialect):
     tenants.market.add_project(tenants.physics)
     tenants.once()
     assert members(tenants, order.resource) == ["alice", "carol"]
+    if dialect != "waldur":
+        assert sorted(order.resource.allocation.members) == ["alice", "carol"]
     assert bob.cluster_username == "bob"
     assert tenants.once().writes == 0
 
@@ -110,6 +112,17 @@ def test_a_team_that_came_out_empty_removes_nobody(tenants, allocation):
 def test_no_names_at_all_remove_nobody(tenants, allocation):
     for person in tenants.people:
         person.cluster_username = ""
+    tenants.once()
+    assert members(tenants, allocation) == ["alice", "bob"]
+
+
+def test_nobody_may_use_an_allocation_that_is_closed_to_its_members(tenants, allocation):
+    allocation.restrict_member_access = True
+    agent = tenants.once()
+    assert members(tenants, allocation) == []
+    assert refusals(agent) == []
+    assert tenants.once().writes == 0
+    allocation.restrict_member_access = False
     tenants.once()
     assert members(tenants, allocation) == ["alice", "bob"]
 

@@ -1,8 +1,12 @@
 """Pull mode while something is down or talks nonsense: nothing wrong is written, and all is right when it is back."""
 
+from functools import partial
+
 import pytest
 from tenants import Tenants
 
+from cvagent.app import billing
+from cvagent.clients.portal import Portal
 from cvagent.clients.runner import NativeRunner
 from cvagent.standin.portal import PortalStandIn
 
@@ -47,6 +51,23 @@ def test_a_portal_that_is_down_or_loses_what_it_is_told(busy):
     tenants.once()
     assert [order.state for order in (standing, coming, going)] == ["done"] * 3
     assert tenants.account(coming.resource.backend_id)[1] == ["alice", "bob"]
+
+
+@pytest.mark.parametrize("faults", ["hang*99", "ok*2,hang*99"])
+def test_a_portal_that_hangs_is_not_waited_for(busy, monkeypatch, faults):
+    tenants, standing, coming, going = busy
+    before = set(tenants.accounts())
+    monkeypatch.setattr(billing, "Portal", partial(Portal, timeout_s=0.5))
+    tenants.portal.faults(faults)
+    agent = tenants.once()
+    assert agent.observer.skipped or agent.pending
+    assert before - {going.resource.backend_id} <= set(tenants.accounts())
+    assert {order.state for order in (coming, going)} <= {"pending-provider", "executing", "done"}
+    tenants.portal.faults("")
+    tenants.once()
+    assert [order.state for order in (standing, coming, going)] == ["done"] * 3
+    assert tenants.account(coming.resource.backend_id)[1] == ["alice", "bob"]
+    assert len(tenants.accounts()) == 4
 
 
 def test_an_order_list_without_orders_changes_nothing(busy):
