@@ -118,7 +118,10 @@ def association(raw: Raw) -> Association:
 
 def plan_period(raw: Raw) -> PlanPeriod:
     """Read a period of a resource's plan. Raises ValueError."""
-    return PlanPeriod(_uuid(raw, "uuid"), _text(raw, "start"), _text(raw, "end"))
+    found = raw.get("components")
+    told = [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    used = {_text(one, "type"): amount(one.get("usage") or 0, "its usage") for one in told}
+    return PlanPeriod(_uuid(raw, "uuid"), _text(raw, "start"), _text(raw, "end"), used)
 
 
 def kept_usage(raw: Raw) -> KeptUsage:

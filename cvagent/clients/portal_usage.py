@@ -1,13 +1,15 @@
 """Tells the portal what was used, in its dialect: of a resource in a month, and of each user."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from cvagent.clients import portal_records as records
 from cvagent.clients.portal import Portal
 from cvagent.errors import Permanent, Retryable, SourceError
 from cvagent.model import utc
+from cvagent.model.orders import PlanPeriod
 from cvagent.model.usage import Month, UsageReport
 
 _USAGES = "marketplace-component-usages"
@@ -50,12 +52,21 @@ class PortalUsage:
     def _tell_undated(self, report: UsageReport) -> None:
         raws = self._portal.get(f"{self._portal.dialect.resources}/{report.resource}/plan_periods/")
         self._must_be_this_month(report)
-        periods = records.listing(raws or [], records.plan_period, "plan period").items
+        listed = records.listing(raws or [], records.plan_period, "plan period")
+        if listed.problems:
+            raise Retryable(listed.problems[0])
+        periods = listed.items
         current = max((period for period in periods if not period.end), key=lambda period: period.start, default=None)
         if current is None:
             raise Permanent("the portal has no current plan period for this resource, and takes no usage without one")
-        self._portal.post(f"{_USAGES}/set_usage/", {"plan_period": current.uuid, "usages": _usages(report)})
-        self._post_each(self._users(report) if self._portal.dialect.decimals else _users_of_allocation(report))
+        earlier = [period for period in periods if period is not current and any(period.used.values())]
+        usages = _usages(report, earlier)
+        self._portal.post(f"{_USAGES}/set_usage/", {"plan_period": current.uuid, "usages": usages})
+        if not self._portal.dialect.decimals:
+            self._post_each(_users_of_allocation(report))
+        elif not earlier:
+            # A user's share belongs to one plan's figure; which share of a month is which plan's nobody noted.
+            self._post_each(self._users(report))
 
     def _users(self, report: UsageReport) -> Iterator[Post]:
         kept = self._kept(report)
@@ -105,11 +116,18 @@ def _month(report: UsageReport) -> Month:
     return Month(int(year), int(month))
 
 
-def _usages(report: UsageReport) -> list[object]:
+def _usages(report: UsageReport, earlier: Sequence[PlanPeriod] = ()) -> list[object]:
+    """The month's totals, less what was told to plans that the resource had earlier in it."""
+    description = f"Slurm account {report.account}"
     return [
-        {"type": component, "amount": amount, "description": f"Slurm account {report.account}"}
+        {"type": component, "amount": _less(amount, component, earlier), "description": description}
         for component, amount in report.total
     ]
+
+
+def _less(amount: Decimal, component: str, earlier: Sequence[PlanPeriod]) -> Decimal:
+    told = sum((period.used.get(component, Decimal(0)) for period in earlier), Decimal(0))
+    return max(amount - told, Decimal(0)).quantize(amount)
 
 
 def _users_of_allocation(report: UsageReport) -> Iterator[Post]:

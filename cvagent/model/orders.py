@@ -144,11 +144,13 @@ class PlanPeriod(NamedTuple):
     Attributes:
         start: RFC 3339, or empty: since ever.
         end: RFC 3339, or empty: until now.
+        used: What it was told this month, by component.
     """
 
     uuid: str
     start: str
     end: str
+    used: Mapping[str, Decimal] = {}
 
 
 class KeptUsage(NamedTuple):

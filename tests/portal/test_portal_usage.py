@@ -94,6 +94,24 @@ def test_amounts_are_as_fine_as_the_dialect_takes(world, resource, dialect):
     assert world.kept(resource)["cpu"] == ((15, {"alice": 10, "bob": 5}) if dialect == "order-items" else fine)
 
 
+def test_a_month_with_two_plans_counts_once(world, resource, dialect):
+    if dialect == "waldur":
+        return
+    world.tell()
+    world.market.change_plan(resource)
+    world.at(IN_MARCH + 3600)
+    world.slurm.jobs.append(Job("hpc_a", "bob", IN_MARCH, IN_MARCH + 3600, "cpu=7"))
+    assert world.tell() == [Accepted()]
+    told = {usage.period: usage.amount for usage in world.market.usages.values() if usage.type == "cpu"}
+    assert told == {resource.past[0].uuid: 15, resource.period: 7}
+    users = [usage.users for usage in world.market.usages.values() if usage.period == resource.period]
+    assert users[0] == ({"alice": 10, "bob": 12} if dialect == "order-items" else {})
+    world.at(utc("2026-04-02 12:00"))
+    world.slurm.jobs.append(Job("hpc_a", "bob", utc("2026-04-01 00:00"), utc("2026-04-01 01:00"), "cpu=3"))
+    assert world.tell() == [Accepted()]
+    assert world.kept(resource, "2026-04")["cpu"][0] == 3
+
+
 def test_nothing_new_is_not_told_again(world, resource, stand_in):
     world.tell()
     asked = stand_in.requests_total

@@ -99,7 +99,7 @@ def team(market: Market, call: Call, uuid: str) -> Answer:
 
 def plan_periods(market: Market, _call: Call, uuid: str) -> Answer:
     """List the spans of its plan."""
-    return Answer(200, [views.plan_period(market, market.find(market.resources, uuid))])
+    return Answer(200, views.plan_periods(market, market.find(market.resources, uuid)))
 
 
 def usages(market: Market, call: Call, _uuid: str) -> Answer:

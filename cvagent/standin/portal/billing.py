@@ -57,11 +57,12 @@ def set_allocation_usage(market: Market, resource: Resource, body: Any) -> None:
 
 
 def usage_of(market: Market, resource: Resource, component: str, month: str) -> Usage:
-    """The figure of a component in a month, made when there is none."""
+    """The figure of a component in a month under the plan of now, made when there is none."""
     for usage in market.usages.values():
-        if usage.resource is resource and (usage.type, usage.month) == (component, month):
+        found = (usage.type, usage.month, usage.period) == (component, month, resource.period)
+        if usage.resource is resource and found:
             return usage
-    made = Usage(resource, component, month, Decimal(0))
+    made = Usage(resource, component, month, resource.period, Decimal(0))
     market.usages[made.uuid] = made
     return made
 

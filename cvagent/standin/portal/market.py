@@ -7,7 +7,18 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from cvagent.standin.log import Log
-from cvagent.standin.portal.objects import Allocation, Component, Order, Person, Project, Refusal, Resource, Usage
+from cvagent.standin.portal.objects import (
+    Allocation,
+    Component,
+    Order,
+    Period,
+    Person,
+    Project,
+    Refusal,
+    Resource,
+    Usage,
+    new_uuid,
+)
 
 DIALECTS = ("order-items", "orders", "waldur")
 OFFERING = "5eab0ca5e5e14f0a9a4d2d3f1f2a6c01"
@@ -103,6 +114,13 @@ class Market(Log):
         if self.allocates:
             raise Refusal(409, {"detail": "this portal restores nothing"})
         return self._order_for(resource, "Restore", {"Terminated"}, dict(resource.limits))
+
+    def change_plan(self, resource: Resource) -> None:
+        """The resource has another plan from now on."""
+        with self.changed:
+            resource.past.append(Period(resource.period, resource.started, self.now()))
+            resource.period, resource.started = new_uuid(), self.now()
+            self.changed.notify_all()
 
     def approve(self, order: Order) -> None:
         """Someone takes the order: it executes."""

@@ -3,7 +3,7 @@
 import uuid
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def new_uuid() -> str:
@@ -82,6 +82,14 @@ class Allocation:
     uuid: str = field(default_factory=new_uuid)
 
 
+class Period(NamedTuple):
+    """The span of a plan that a resource had; times are RFC 3339."""
+
+    uuid: str
+    started: str
+    ended: str
+
+
 @dataclass
 class Resource:
     """An allocation as the marketplace sees it.
@@ -90,6 +98,7 @@ class Resource:
         team: Whom the project's team is: None; or who may use it beside them.
         period: Uuid of its plan's period.
         started: RFC 3339, of that period.
+        past: Periods of plans that it had before.
     """
 
     name: str
@@ -106,6 +115,7 @@ class Resource:
     downscaled: bool = False
     restrict_member_access: bool = False
     period: str = field(default_factory=new_uuid)
+    past: list[Period] = field(default_factory=list)
     uuid: str = field(default_factory=new_uuid)
 
 
@@ -129,12 +139,14 @@ class Usage:
 
     Attributes:
         month: Such as 2026-03.
+        period: Uuid of the plan's period.
         users: Amount by username.
     """
 
     resource: Resource
     type: str
     month: str
+    period: str
     amount: Decimal
     users: dict[str, Decimal] = field(default_factory=dict)
     uuid: str = field(default_factory=new_uuid)

@@ -132,7 +132,7 @@ def _shown(market: Market, resource: Resource) -> dict[str, Any]:
         "limits": resource.limits,
         "flags": [flag for flag in _FLAGS if getattr(resource, flag)],
         "usages": {
-            f"{usage.type} {usage.month}": {
+            f"{usage.type} {usage.month}{' (earlier plan)' * (usage.period != resource.period)}": {
                 "total": str(usage.amount),
                 "users": {name: str(amount) for name, amount in usage.users.items()},
             }

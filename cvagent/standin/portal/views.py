@@ -104,16 +104,19 @@ def offering(market: Market) -> dict[str, Any]:
     }
 
 
-def plan_period(market: Market, resource: Resource) -> dict[str, Any]:
-    """The span of a resource's plan; there is one."""
-    components = [usage(one) for one in market.usages.values() if one.resource is resource]
-    return {
-        "uuid": resource.period,
-        "plan_name": "Default",
-        "start": resource.started,
-        "end": None,
-        "components": components,
-    }
+def plan_periods(market: Market, resource: Resource) -> list[dict[str, Any]]:
+    """The spans of a resource's plans, each with what it was told this month."""
+    month = market.month()
+    return [
+        {
+            "uuid": period,
+            "plan_name": "Default",
+            "start": start,
+            "end": end,
+            "components": [usage(one) for one in market.usages.values() if (one.period, one.month) == (period, month)],
+        }
+        for period, start, end in [*resource.past, (resource.period, resource.started, None)]
+    ]
 
 
 def usage(usage: Usage) -> dict[str, Any]:
