@@ -26,6 +26,7 @@ RUN --mount=type=secret,id=ca \
 FROM ${BASE}
 LABEL org.opencontainers.image.title="cvagent" \
       org.opencontainers.image.description="Tells Arista CloudVision which Slurm job runs where" \
+      org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/cvagent /opt/cvagent
 ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1

@@ -28,7 +28,7 @@ lab-packages:
 	@lab/packages slurm
 
 test-packages:
-	@lab/packages slurm postgresql shells ssh
+	@lab/packages slurm postgresql shells ssh docker
 
 demo: setup lab-packages
 	.venv/bin/cvagent demo
