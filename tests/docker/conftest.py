@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from docker_engine import ROOT, Engine, folder_of_ours, why_not
 
-
 SETUP_LIMIT_S = 400
 
 
