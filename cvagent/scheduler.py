@@ -4,7 +4,7 @@ import datetime as dt
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 from statistics import median
 from threading import Condition, Thread
 
@@ -108,11 +108,15 @@ class Scheduler:
         """Run `work` now, one time, outside the caller's thread."""
         Thread(target=self._run, args=(name, work), name=name).start()
 
-    def longest_run_s(self, names: Collection[str]) -> float:
-        """For how long the oldest run of these that is not yet over has been going on, in seconds; 0 when none is."""
+    def longest_silence_s(self, signs: Mapping[str, float]) -> float:
+        """For how long a run of these that is not yet over has given no sign that it goes on; 0 when none runs.
+
+        Args:
+            signs: By name the second of its last sign, by the monotonic clock; that it began is one, too.
+        """
         now = time.monotonic()
         with self._lock:
-            return now - min((at for name, at in self._running.items() if name in names), default=now)
+            return now - min((max(at, signs[name]) for name, at in self._running.items() if name in signs), default=now)
 
     def _run(self, name: str, work: Callable[[], object]) -> None:
         while self._begin(name):

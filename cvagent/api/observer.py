@@ -1,6 +1,7 @@
 """Hears what the loops do and keeps what pages and metrics show. All of it may be lost: it says how things are now."""
 
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
@@ -77,11 +78,15 @@ class Board:
         flows: By name the seconds without a success after which a flow is not ready; 0.0 when age says nothing.
         sinks: Likewise, for a sink in whose outbox something waits.
         bill: What Slurm is asked and what that costs it; one of its own when left out.
+
+    Attributes:
+        signs: By flow or sink the second of its last sign of life, by the monotonic clock; 0.0 when there was none.
     """
 
     def __init__(self, flows: Mapping[str, float], sinks: Mapping[str, float], bill: Bill | None = None) -> None:
         self.bill = bill or Bill("nobody", 0.0)
         self.metrics = Metrics(flows, sinks)
+        self.signs = dict.fromkeys([*flows, *sinks], 0.0)
         self._lock = Lock()
         self._flows = {name: Health(stale_after_s=stale_s) for name, stale_s in flows.items()}
         self._sinks = {name: Health(stale_after_s=stale_s) for name, stale_s in sinks.items()}
@@ -110,6 +115,7 @@ class Board:
     @_never_raises
     def delivered(self, sink: str, outcome: Outcome, at: float) -> None:
         """See `ports.Observer`. Any answer for a document ends a pause: the server is there again."""
+        self.signs[sink] = time.monotonic()
         with self._lock:
             health = self._sinks[sink]
             match outcome:

@@ -215,12 +215,14 @@ class Agent:
         return server
 
     def _start_watchdog(self) -> None:
-        """Tell systemd that rounds go on, when it asked to be told. A round that hangs stops the telling."""
+        """Tell systemd that all goes on, when it asked to be told. A round or a delivery that hangs stops the telling.
+
+        A round may take as long as all its questions to Slurm; a sink may take as long for one document.
+        """
         limit_s = 6 * self._settings.slurm_timeout_s + self._settings.inventory_time_s + 60
-        flows = [flow.name for flow in self._flows]
 
         def tell() -> None:
-            if self._scheduler.longest_run_s(flows) < limit_s:
+            if self._scheduler.longest_silence_s(self._board.signs) < limit_s:
                 sdnotify.SystemdNotifier().notify("WATCHDOG=1")
 
         if os.environ.get("WATCHDOG_USEC", "").isdecimal():

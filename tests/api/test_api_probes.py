@@ -1,3 +1,4 @@
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -33,6 +34,13 @@ def test_healthz_is_ok_whatever_the_rest_says(lab):
     lab.outbox.close()
     answer = requests.get(f"{server.url}/healthz", timeout=5)
     assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+def test_each_answer_is_a_sign_that_a_delivery_goes_on(lab):
+    began = time.monotonic()
+    lab.board.delivered(SINK, Deferred("busy", everything=True), lab.clock.now())
+    assert began <= lab.board.signs[SINK] <= time.monotonic()
+    assert lab.board.signs["jobs"] == 0
 
 
 def test_not_ready_before_the_first_round(lab):
