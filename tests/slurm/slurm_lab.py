@@ -1,6 +1,7 @@
 """A real Slurm for tests: the lab of lab/slurm, held from outside its namespaces."""
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ class Lab:
         return self
 
     def stop(self) -> None:
-        """Ends it and removes its folder."""
+        """Ends it and removes its folder, with what tests put there."""
         self._lab("down", "--wipe")
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def daemon(self, action: str, name: str) -> None:
         """stop, start, kill, freeze, thaw or restart; slurmctld, slurmdbd or mariadbd."""

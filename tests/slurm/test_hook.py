@@ -4,7 +4,6 @@ import datetime as dt
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -26,12 +25,7 @@ ENDS = re.compile(r"^\[(.{23})\] _job_complete: JobId=(?:\d+_\d+\((\d+)\)|(\d+))
 
 @pytest.fixture
 def site(make_lab):
-    lab = make_lab(nodes=4, cpus=64)
-    yield lab
-    # What a lab did not make, it does not take away.
-    for folder in ("libexec", "spool"):
-        shutil.rmtree(lab.folder / folder, ignore_errors=True)
-    (lab.folder / "ran").unlink(missing_ok=True)
+    return make_lab(nodes=4, cpus=64)
 
 
 def hook(lab, command, *options):
