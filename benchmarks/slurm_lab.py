@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -107,6 +108,7 @@ def real_slurm(nodes: int = 2) -> Iterator[Lab]:
         yield Lab(folder)
     finally:
         call("down", "--wipe")
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def slurm_version() -> str:
