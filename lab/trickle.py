@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 
 from slurmlab import settings as lab_settings
+from slurmlab.commands import Commands, ending
 from slurmlab.errors import LabError
-from slurmlab.namespaces import need_holder
 
 MOST_ACTIVE = 40  # jobs that wait or run; more are not submitted until some have ended
-COMMAND_LIMIT_S = 30
 NAMES = ("train-resnet50", "llama3-finetune", "cfd-wing", "gromacs-npt", "bert-eval", "openfoam-mesh", "vasp-relax")
 NAMES += ("preprocess laion", "Größe-Sweep", "nccl-allreduce", "wrf-europe", "jupyter")
 
@@ -29,30 +25,26 @@ NAMES += ("preprocess laion", "Größe-Sweep", "nccl-allreduce", "wrf-europe", "
 class Trickle:
     """Submits jobs, and does to some of them what users do."""
 
-    def __init__(self, folder: str, pause_s: float, choice: random.Random) -> None:
-        self._enter = str(Path(folder, "enter"))
+    def __init__(self, commands: Commands, pause_s: float, choice: random.Random, end: threading.Event) -> None:
+        self._commands = commands
         self._pause_s = pause_s
         self._choice = choice
-        self._ending = threading.Event()
+        self._end = end
         self._later: list[tuple[int, Callable[[], object]]] = []
         self._round = 0
 
-    def end(self, *_: object) -> None:
-        """Ends `run` within a moment."""
-        self._ending.set()
-
     def run(self) -> None:
-        """Submits until `end`."""
+        """Submits until it is to end."""
         kinds = (self.succeed, self.succeed, self.succeed, self.fail, self.time_out, self.cancel, self.requeue)
         kinds += (self.array, self.heterogeneous, self.several_nodes, self.several_nodes)
-        while not self._ending.is_set():
+        while not self._end.is_set():
             self._round += 1
             if self._active() < MOST_ACTIVE:
                 self._choice.choice(kinds)()
             for _, act in [due for due in self._later if due[0] <= self._round]:
                 act()
             self._later = [due for due in self._later if due[0] > self._round]
-            self._ending.wait(self._pause_s)
+            self._end.wait(self._pause_s)
 
     def succeed(self) -> None:
         """A short job."""
@@ -89,57 +81,25 @@ class Trickle:
     def _submit(self, script: str, *options: str) -> str:
         user = self._choice.choice(list(lab_settings.USERS))
         name = f"--job-name={self._choice.choice(NAMES)}"
-        job_id = self._slurm(
-            *("sbatch", "--parsable", "--output=/dev/null", name, "--time=5", *options),
-            user=user,
-            script=f"#!/bin/sh\n{script}\n",
-        )
-        print(f"{job_id or '-':>6}  {user:<6} {name.partition('=')[2]}: {script} {' '.join(options)}", flush=True)
-        return job_id.strip()
+        return self._commands.submit(script, name, *options, user=user) or ""
 
     def _afterwards(self, job_id: str, *command: str) -> None:
-        self._later.append((self._round + self._choice.randint(3, 6), lambda: self._slurm(*command, job_id)))
+        self._later.append((self._round + self._choice.randint(3, 6), lambda: self._commands.ask(*command, job_id)))
 
     def _active(self) -> int:
-        return len(self._slurm("squeue", "-h", "-r", "-o", "%A").split())
-
-    def _slurm(self, *command: str, user: str = "root", script: str = "") -> str:
-        place = ["-u", user] if user != "root" else []
-        try:
-            done = subprocess.run(
-                [self._enter, *place, *command],
-                input=script,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=COMMAND_LIMIT_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            print(f"{command[0]}: no answer within {COMMAND_LIMIT_S} s", file=sys.stderr, flush=True)
-            return ""
-        if done.returncode:
-            # A demonstration may stop Slurm on purpose: the trickle goes on when it is back.
-            print(f"{command[0]}: {done.stderr.strip()}", file=sys.stderr, flush=True)
-        return done.stdout.strip()
+        return len((self._commands.ask("squeue", "-h", "-r", "-o", "%A") or "").split())
 
 
 def main() -> int:
     """Runs until it is told to end."""
     try:
-        folder = lab_settings.folder_from(os.environ)
-        need_holder(folder)
+        commands = Commands(os.environ)
     except LabError as error:
         print(f"lab/trickle.py: {error}", file=sys.stderr)
         return 1
-    trickle = Trickle(
-        folder,
-        float(os.environ.get("LAB_TRICKLE_S") or 2),
-        random.Random(os.environ.get("LAB_TRICKLE_SEED")),  # noqa: S311 - which job comes next is no secret
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, trickle.end)
-    trickle.run()
+    pause_s = float(os.environ.get("LAB_TRICKLE_S") or 2)
+    choice = random.Random(os.environ.get("LAB_TRICKLE_SEED"))  # noqa: S311 - which job comes next is no secret
+    Trickle(commands, pause_s, choice, ending()).run()
     return 0
 
 

@@ -247,12 +247,12 @@ def stand_in_portal(*, dialect: str, port: int, tls: bool, fault: str, token: st
         raise click.BadParameter(str(error), param_hint="--fault") from None
 
 
-@main.command(short_help="See it work: real Slurm, stand-in CloudVision, agent.")
-@click.option("--nodes", default=4, show_default=True, type=click.IntRange(2, 64), help="Nodes of the real Slurm.")
+@main.command(short_help="See it work: real Slurm, stand-ins, agent.")
+@click.option("--nodes", default=4, show_default=True, type=click.IntRange(3, 64), help="Nodes of the real Slurm.")
 @click.option("--recorded", is_flag=True, help="Replay a recorded cluster instead of starting a real Slurm.")
 @click.option("--for", "seconds", type=click.IntRange(min=1), help="End by itself after so many seconds.")
 def demo(*, nodes: int, recorded: bool, seconds: int | None) -> None:
-    """See it work: a real Slurm on this machine, a stand-in CloudVision, the agent, and a trickle of jobs.
+    """See it work: a real Slurm on this machine, a stand-in CloudVision, a stand-in portal, the agent, and jobs.
 
     Needs root and Debian's Slurm packages for the real Slurm (`make demo` installs them); replays a recorded
     cluster otherwise, and says so. Ctrl-C stops and removes everything.

@@ -7,26 +7,36 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
+from cvagent.cli.demo_tables import Tenants, tables
+from cvagent.clients.accounts import SlurmAccounts
+from cvagent.clients.runner import NativeRunner
 from cvagent.standin import TOKEN, StandIn
+from cvagent.standin.portal import PortalStandIn, furnish
 from cvagent.standin.recorded import install
 
 _LAB = Path(__file__).resolve().parents[2] / "lab"
-_COLOURS = {"RUNNING": "cyan", "COMPLETED": "green", "FAILED": "red", "CANCELLED": "yellow"}
-# The recording holds no nodes; a node of the lab has virtual interfaces alone.
-_NO_NODES = {"CVAGENT_NODE_FACTS": "off"}
-_LAB_NODES = {"CVAGENT_NODE_INTERVAL_S": "5", "CVAGENT_INVENTORY_ALLOW": "^ens"}
+_CLUSTER = "lab"
+# A node of the lab has virtual interfaces alone; the recording holds no nodes.
+_REAL = {"CVAGENT_MODE": "both", "CVAGENT_NODE_INTERVAL_S": "5", "CVAGENT_INVENTORY_ALLOW": "^ens"}
+_RECORDED = {"CVAGENT_MODE": "push", "CVAGENT_NODE_FACTS": "off"}
+# What is ordered is what may be used, in minutes: hours would not be seen to grow.
+_COMPONENTS = """\
+cpu: {measured_unit: minutes, accounting_type: limit, label: CPU}
+gres/gpu: {measured_unit: minutes, accounting_type: limit, label: GPU}
+"""
+_FIRST_ORDER = {"cpu": 600, "gres/gpu": 300}
 _ROWS = 24
+_FRAMES = 10  # lines of a screen that titles and frames take
+_COMMAND_LIMIT_S = 20
 _PARTING_S = 15
+_LIVE_EVERY_S = 1.0
 _PLAIN_EVERY_S = 10
 _PLAIN_WIDTH = 110
 
@@ -36,21 +46,23 @@ def show_demo(*, nodes: int, recorded: bool, seconds: int | None) -> int:
     console = Console(soft_wrap=True)
     if not console.is_terminal:
         console.width = _PLAIN_WIDTH
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup sets it
+            signal.signal(number, _interrupt)
     reason = "asked for by --recorded" if recorded else _why_not_real()
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cvagent-demo-", dir="/var/tmp")))
             folder.chmod(0o755)  # munge wants to be reached by everybody
-            bin_dir = _replay(folder, reason, console) if reason else _real(folder, nodes, stack, console)
             stand_in = stack.enter_context(StandIn())
-            _start(
-                stack,
-                [sys.executable, "-m", "cvagent"],
-                folder / "agent.log",
-                _agent_settings(folder, bin_dir, stand_in) | (_NO_NODES if reason else _LAB_NODES),
-            )
-            _watch(console, stand_in, folder, seconds)
+            if reason:
+                tenants, settings = None, _replayed(folder, reason, console)
+            else:
+                tenants, settings = _real(folder, nodes, stack, console)
+            log = folder / "agent.log"
+            _start(stack, [sys.executable, "-m", "cvagent"], log, _agent_settings(folder, stand_in) | settings)
+            _introduce(console, stand_in, tenants, log)
+            _watch(console, lambda: tables(stand_in, tenants, _rows(console)), seconds)
     except KeyboardInterrupt:
         console.print("\nstopped; everything is cleaned up")
     except (OSError, subprocess.CalledProcessError) as error:
@@ -82,32 +94,55 @@ def _why_not_real() -> str | None:
     )
 
 
-def _replay(folder: Path, reason: str, console: Console) -> Path:
+def _replayed(folder: Path, reason: str, console: Console) -> dict[str, str]:
+    """Settings of an agent beside a recorded cluster."""
     console.print(
-        f"[yellow]No real Slurm: {reason}.[/] Replaying a recorded cluster through stub Slurm commands instead."
+        f"[yellow]No real Slurm: {reason}.[/] Replaying a recorded cluster through stub Slurm commands instead; "
+        "they make no accounts, so there is no tenant portal."
     )
-    return install(folder / "bin")
+    return _RECORDED | {"CVAGENT_SLURM_BIN_DIR": str(install(folder / "bin"))}
 
 
-def _real(folder: Path, nodes: int, stack: ExitStack, console: Console) -> Path:
-    lab = dict(os.environ, LAB=str(folder / "lab"), LAB_CRED_EXPIRE="5", LAB_SLURMD_TIMEOUT="10")
+def _real(folder: Path, nodes: int, stack: ExitStack, console: Console) -> tuple[Tenants, dict[str, str]]:
+    """A real Slurm and a portal in front of it, with settings of an agent between them."""
+    lab = dict(os.environ, LAB=str(folder / "lab"), LAB_CLUSTER=_CLUSTER, LAB_CRED_EXPIRE="5", LAB_SLURMD_TIMEOUT="10")
     console.print(f"Starting a real Slurm with {nodes} nodes on this machine ...")
     stack.callback(subprocess.run, [str(_LAB / "slurm"), "down", "--wipe"], env=lab, check=False)
     subprocess.run([str(_LAB / "slurm"), "up", str(nodes)], env=lab, check=True, stdout=subprocess.DEVNULL)
-    _start(stack, [sys.executable, str(_LAB / "trickle.py")], folder / "trickle.log", lab)
-    return folder / "lab" / "bin"
+    for name in ("trickle", "provider"):
+        _start(stack, [sys.executable, str(_LAB / f"{name}.py")], folder / f"{name}.log", lab)
+    bin_dir = folder / "lab" / "bin"
+    portal = stack.enter_context(PortalStandIn())
+    slurm = SlurmAccounts(NativeRunner(bin_dir), _CLUSTER, _COMMAND_LIMIT_S)
+    return Tenants(portal, slurm), _REAL | _portal_settings(folder, portal) | {"CVAGENT_SLURM_BIN_DIR": str(bin_dir)}
 
 
-def _agent_settings(folder: Path, bin_dir: Path, stand_in: StandIn) -> dict[str, str]:
+def _portal_settings(folder: Path, portal: PortalStandIn) -> dict[str, str]:
+    """Puts people and a first order into the portal; how the agent reaches it, as often as it may."""
+    furnish(portal.market)
+    portal.market.create(next(iter(portal.market.projects.values())), "bert", _FIRST_ORDER)
+    components = folder / "components.yaml"
+    components.write_text(_COMPONENTS)
+    return {
+        "CVAGENT_PORTAL_URL": portal.url,
+        "CVAGENT_PORTAL_TOKEN_FILE": str(folder / "token"),
+        "CVAGENT_PORTAL_OFFERING": portal.market.offering,
+        "CVAGENT_PORTAL_INTERVAL_S": "5",
+        "CVAGENT_PORTAL_TEAM_INTERVAL_S": "0",
+        "CVAGENT_USAGE_INTERVAL_S": "60",
+        "CVAGENT_COMPONENTS_FILE": str(components),
+        "CVAGENT_TENANT_NODES": "reservation",
+    }
+
+
+def _agent_settings(folder: Path, stand_in: StandIn) -> dict[str, str]:
     (folder / "token").write_text(TOKEN)
     (folder / "token").chmod(0o600)
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CVAGENT_")}
     return kept | {
         "CVAGENT_ENV_FILE": os.devnull,
-        "CVAGENT_MODE": "push",
         "CVAGENT_CLOUDVISION_URL": stand_in.url,
         "CVAGENT_CLOUDVISION_TOKEN_FILE": str(folder / "token"),
-        "CVAGENT_SLURM_BIN_DIR": str(bin_dir),
         "CVAGENT_JOB_INTERVAL_S": "2",
         "CVAGENT_HTTP_LISTEN": "127.0.0.1:0",
     }
@@ -131,63 +166,44 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _watch(console: Console, stand_in: StandIn, folder: Path, seconds: int | None) -> None:
+def _introduce(console: Console, stand_in: StandIn, tenants: Tenants | None, log: Path) -> None:
+    if tenants:
+        console.print(f"The tenant portal:       [bold]{tenants.portal.url}/[/]  to order, change and terminate at")
     console.print(f"What CloudVision holds:  [bold]{stand_in.url}/[/]")
-    console.print(f"The agent's status page: [bold]{_agent_page(folder)}[/]")
+    console.print(f"The agent's status page: [bold]{_agent_page(log)}[/]")
     console.print("Ctrl-C stops and removes everything.\n")
+
+
+def _watch(console: Console, shown: Callable[[], Group], seconds: int | None) -> None:
     until = time.monotonic() + seconds if seconds else float("inf")
     if not console.is_terminal:
-        _print_plainly(console, stand_in, until)
+        _print_plainly(console, shown, until)
         return
     with Live(console=console, auto_refresh=False) as live:
         while time.monotonic() < until:
-            live.update(_table(stand_in), refresh=True)
-            time.sleep(0.5)
+            live.update(shown(), refresh=True)
+            time.sleep(_LIVE_EVERY_S)
 
 
-def _print_plainly(console: Console, stand_in: StandIn, until: float) -> None:
+def _print_plainly(console: Console, shown: Callable[[], Group], until: float) -> None:
     while (now := time.monotonic()) < until:
         time.sleep(max(0.0, min(_PLAIN_EVERY_S, until - now)))
-        console.print(_table(stand_in))
+        console.print(shown(), "", sep="\n")
 
 
-def _agent_page(folder: Path) -> str:
+def _rows(console: Console) -> int:
+    """How many lines of tables a screen has room for."""
+    return min(_ROWS, console.height - _FRAMES) if console.is_terminal else _ROWS
+
+
+def _agent_page(log: Path) -> str:
     """Where the agent says its page is, or its last words when it ended."""
     for _ in range(100):
-        with suppress(OSError):
-            lines = (folder / "agent.log").read_text().splitlines()
-            for line in lines:
-                if "status page on " in line:
-                    return line.rpartition("status page on ")[2]
-            if any("Error" in line for line in lines):
-                raise OSError("\n".join(lines[-5:]))
+        lines = log.read_text().splitlines()
+        for line in lines:
+            if "status page on " in line:
+                return line.rpartition("status page on ")[2]
+        if any("Error" in line for line in lines):
+            raise OSError("\n".join(lines[-5:]))
         time.sleep(0.1)
-    raise OSError("the agent did not start within 10 s: " + (folder / "agent.log").read_text()[-500:])
-
-
-def _table(stand_in: StandIn) -> Group:
-    jobs = sorted(stand_in.jobs.values(), key=lambda job: (str(job["start_time"]), str(job["key"]["id"])), reverse=True)
-    table = Table(title=f"CloudVision holds {len(jobs)} jobs, newest first", title_justify="left", expand=True)
-    for column, width in (("job", 9), ("name", 0), ("state", 9), ("nodes", 0), ("start", 8), ("end", 8)):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=width or None, ratio=None if width else 1)
-    for job in jobs[:_ROWS]:
-        table.add_row(*_cells(job))
-    counts = {state: sum(job["state"] == f"JOB_STATE_{state}" for job in jobs) for state in _COLOURS}
-    line = Text("   ").join(Text(f"{count} {state.lower()}", style=_COLOURS[state]) for state, count in counts.items())
-    if stand_in.nodes:
-        line.append(f"   {len(stand_in.nodes)} nodes with their interfaces")
-    return Group(table, line)
-
-
-def _cells(job: Mapping[str, Any]) -> list[Text]:
-    state = str(job["state"]).removeprefix("JOB_STATE_")
-    nodes = ",".join(job.get("nodes", {}).get("values", ()))
-    times = [str(job.get(name, ""))[11:19] for name in ("start_time", "end_time")]
-    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in str(job["name"]))
-    return [
-        Text(job["key"]["id"]),
-        Text(name),
-        Text(state, style=_COLOURS.get(state, "")),
-        Text(nodes),
-        *map(Text, times),
-    ]
+    raise OSError("the agent did not start within 10 s: " + log.read_text()[-500:])

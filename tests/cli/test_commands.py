@@ -157,6 +157,7 @@ def test_the_recorded_demo_ends_by_itself_and_leaves_nothing(tmp_path):
     demo = [sys.executable, "-m", "cvagent", "demo", "--recorded", "--for", "5"]
     shown = subprocess.run(demo, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "Replaying a recorded cluster" in shown
+    assert "there is no tenant portal" in shown
     assert "1@lab" in shown
     assert set(folder.glob("cvagent-demo-*")) <= left
 

@@ -6,7 +6,7 @@ has.
 
 from cvagent.standin.portal.market import DIALECTS, OFFERING
 from cvagent.standin.portal.objects import Component, Customer, Person, Project, Refusal
-from cvagent.standin.portal.server import PORT, PortalStandIn, main
+from cvagent.standin.portal.server import PORT, PortalStandIn, furnish, main
 
 __all__ = [
     "DIALECTS",
@@ -18,5 +18,6 @@ __all__ = [
     "PortalStandIn",
     "Project",
     "Refusal",
+    "furnish",
     "main",
 ]

@@ -44,6 +44,7 @@ async def _market(market: Market, _request: Request) -> Response:
                 "faults": market.faults.left(),
                 "violations": market.violations,
                 "components": list(market.components) or ["cpu"],
+                "units": {component.type: component.measured_unit for component in market.components.values()},
                 "projects": [_project(project) for project in market.projects.values()],
                 "resources": [_shown(market, resource) for resource in reversed(market.resources.values())],
                 "orders": [_ordered(order) for order in reversed(market.orders.values())],
