@@ -99,6 +99,8 @@ def real_slurm(nodes: int = 2) -> Iterator[Lab]:
     # Hundreds of slurmds on a few cores answer late.
     patience_s = 30 if nodes == 2 else 100
     lab = {"LAB": str(folder), "LAB_CPUS": "200", "LAB_GPUS": "0", "LAB_MESSAGE_TIMEOUT": str(patience_s)}
+    # slurmdbd as slow to answer as where people have it.
+    lab |= {"LAB_QUICK_ACK": "0"}
 
     def call(*arguments: str) -> None:
         subprocess.run([sys.executable, _LAB, *arguments], env=kept | lab, check=True, stdout=subprocess.DEVNULL)

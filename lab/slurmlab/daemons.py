@@ -116,7 +116,7 @@ def start_slurmctld(settings: Settings) -> None:
 
 
 def register_cluster(settings: Settings) -> None:
-    """Enters the cluster, its accounts and users into slurmdbd, in one go: each of its writes takes half a second."""
+    """Enters the cluster, its accounts and users into slurmdbd, in one go."""
     users = "".join(f"User - '{user}':DefaultAccount='{ACCOUNTS[0]}':Fairshare=1\n" for user in USERS)
     accounts = "".join(f"Account - '{name}':Description='{name}':Organization='lab'\n" for name in ACCOUNTS)
     members = "".join(f"Parent - '{name}'\n{users}" for name in ACCOUNTS)

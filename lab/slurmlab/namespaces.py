@@ -80,6 +80,7 @@ def start_holder(settings: Settings) -> None:
             [
                 *("unshare", "--mount", "--propagation", "private", "--net", "--uts", "--pid", "--fork"),
                 *("--kill-child=KILL", "--mount-proc", "sh", "-e", str(TEMPLATES / "holder.sh"), settings.folder),
+                "quick_ack" if settings.quick_ack else "",
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
