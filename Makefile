@@ -1,9 +1,9 @@
-# make demo   set up, then a real Slurm, a stand-in CloudVision and the agent on this machine
-# make test   set up, then every test, the ones against a real Slurm included
-# make check  lint, types, layers, then make test
-# make bench  measure, and print the table of docs/performance.md (its page says how to renew it)
+# make demo     set up, then a real Slurm, a stand-in CloudVision and the agent on this machine
+# make test     set up, then every test, the ones against a real Slurm included
+# make check    lint, types, layers, known vulnerabilities, then make test
+# make bench    measure, and print the table of docs/performance.md (its page says how to renew it)
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-packages test-packages demo test check lint types layers bench lock clean
+.PHONY: help setup lab-packages test-packages demo test check lint types layers audit bench sbom lock clean
 
 UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON ?= $(shell lab/python)
@@ -36,7 +36,7 @@ demo: setup lab-packages
 test: setup test-packages
 	.venv/bin/pytest
 
-check: lint types layers test
+check: lint types layers audit test
 
 lint: setup
 	.venv/bin/ruff check .
@@ -47,6 +47,15 @@ types: setup
 
 layers: setup
 	.venv/bin/lint-imports
+
+audit: setup
+	@.venv/bin/python package/audit.py
+
+sbom: setup
+	@$(UV) venv -q --clear --python .venv/bin/python build/sbom
+	@$(UV) pip sync -q --require-hashes --python build/sbom requirements/run.txt
+	@mkdir -p dist
+	.venv/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o dist/cvagent.cdx.json build/sbom
 
 bench: setup test-packages
 	.venv/bin/python -m benchmarks
