@@ -108,7 +108,8 @@ def _real(folder: Path, nodes: int, stack: ExitStack, console: Console) -> tuple
     lab = dict(os.environ, LAB=str(folder / "lab"), LAB_CLUSTER=_CLUSTER, LAB_CRED_EXPIRE="5", LAB_SLURMD_TIMEOUT="10")
     console.print(f"Starting a real Slurm with {nodes} nodes on this machine ...")
     stack.callback(subprocess.run, [str(_LAB / "slurm"), "down", "--wipe"], env=lab, check=False)
-    subprocess.run([str(_LAB / "slurm"), "up", str(nodes)], env=lab, check=True, stdout=subprocess.DEVNULL)
+    up = [str(_LAB / "slurm"), "up", str(nodes)]
+    subprocess.run(up, env=lab, check=True, stdout=subprocess.DEVNULL, start_new_session=True)
     for name in ("trickle", "provider"):
         _start(stack, [sys.executable, str(_LAB / f"{name}.py")], folder / f"{name}.log", lab)
     bin_dir = folder / "lab" / "bin"
@@ -180,7 +181,7 @@ def _watch(console: Console, shown: Callable[[], Group], seconds: int | None) ->
         _print_plainly(console, shown, until)
         return
     with Live(console=console, auto_refresh=False) as live:
-        while time.monotonic() < until:
+        while time.monotonic() < until and console.is_terminal:  # it may be closed
             live.update(shown(), refresh=True)
             time.sleep(_LIVE_EVERY_S)
 

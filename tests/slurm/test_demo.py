@@ -12,21 +12,19 @@ import requests
 from slurm_lab import ROOT
 from waiting import wait_until
 
-FOLDERS = Path("/var/tmp")  # noqa: S108 - where a demo keeps its own, with a name nobody else has
-
 
 class Demo:
     """A demo that runs. What it prints is in a file: a pipe might fill up."""
 
     def __init__(self, said: Path) -> None:
         self._said = said
-        self._others = set(FOLDERS.glob("cvagent-demo-*"))
         with said.open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cvagent", "demo", "--nodes", "3"], cwd=ROOT, stdout=output, stderr=output
             )
         wait_until(lambda: "Ctrl-C" in self.said or self.process.poll() is not None, 60, "its first words")
-        (self._folder,) = self._folders()
+        lab = next(env["LAB"] for env in map(psutil.Process.environ, self._children()) if "LAB" in env)
+        self._folder = Path(lab).parent
         self.portal, self.cloudvision = re.findall(r"http://\S+(?=/)", self.said)[:2]
 
     @property
@@ -36,10 +34,11 @@ class Demo:
     def left(self) -> list:
         """What there is of it: its folder, and processes that name it."""
         lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
-        return [*self._folders(), *[line for line in lines if str(self._folder) in line]]
+        found = [line for line in lines if str(self._folder) in line]
+        return [self._folder, *found] if self._folder.exists() else found
 
-    def _folders(self) -> set[Path]:
-        return set(FOLDERS.glob("cvagent-demo-*")) - self._others
+    def _children(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children()
 
     def market(self):
         """What the portal's page shows."""
