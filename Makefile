@@ -1,9 +1,10 @@
 # make demo     set up, then a real Slurm, a stand-in CloudVision and the agent on this machine
 # make test     set up, then every test, the ones against a real Slurm included
 # make check    lint, types, layers, known vulnerabilities, then make test
+# make package  a Debian package, an RPM and a single file, in dist/, with what they hold (CycloneDX)
 # make bench    measure, and print the table of docs/performance.md (its page says how to renew it)
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-packages test-packages demo test check lint types layers audit bench sbom lock clean
+.PHONY: help setup lab-packages test-packages demo test check lint types layers audit bench package sbom lock clean
 
 UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON ?= $(shell lab/python)
@@ -50,6 +51,10 @@ layers: setup
 
 audit: setup
 	@.venv/bin/python package/audit.py
+
+package: setup sbom
+	.venv/bin/python package/build.py dist $(PYTHONS)
+	@ls -sh dist
 
 sbom: setup
 	@$(UV) venv -q --clear --python .venv/bin/python build/sbom
