@@ -60,7 +60,8 @@ sbom: setup
 	@$(UV) venv -q --clear --python .venv/bin/python build/sbom
 	@$(UV) pip sync -q --require-hashes --python build/sbom requirements/run.txt
 	@mkdir -p dist
-	.venv/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml -o dist/cvagent.cdx.json build/sbom
+	@sed "s/^dynamic = .*/version = \"$$(.venv/bin/python -c 'import cvagent; print(cvagent.__version__)')\"/" pyproject.toml >build/pyproject.toml
+	.venv/bin/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml -o dist/cvagent.cdx.json build/sbom
 
 bench: setup test-packages
 	.venv/bin/python -m benchmarks
