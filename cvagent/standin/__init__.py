@@ -6,7 +6,7 @@ be repeated here. Start with `StandIn`; `contract` holds what is accepted.
 
 from cvagent.standin.ledger import Write
 from cvagent.standin.log import Asked
-from cvagent.standin.served import TOKEN
+from cvagent.standin.served import TOKEN, Reach
 from cvagent.standin.server import PORT, StandIn, main
 
-__all__ = ["PORT", "TOKEN", "Asked", "StandIn", "Write", "main"]
+__all__ = ["PORT", "TOKEN", "Asked", "Reach", "StandIn", "Write", "main"]

@@ -1,5 +1,6 @@
-"""A private CA and a certificate for loopback, made by the openssl command so that no package is needed."""
+"""A private CA and a certificate of a stand-in, made by the openssl command so that no package is needed."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ subjectKeyIdentifier = hash
 basicConstraints = critical, CA:FALSE
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = DNS:localhost, DNS:NAME, IP:127.0.0.1
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 """
@@ -45,16 +46,19 @@ class Certificates(NamedTuple):
     key: str
 
 
-def make_certificates(folder: Path) -> Certificates:
-    """Make a CA and a certificate for localhost and 127.0.0.1, valid for 30 days.
+def make_certificates(folder: Path, name: str = "localhost") -> Certificates:
+    """Make a CA and a certificate for a host name, localhost and 127.0.0.1, valid for 30 days.
 
     Raises:
+        ValueError: That is no host name.
         RuntimeError: There is no openssl command, or it failed.
     """
+    if not re.fullmatch(r"[A-Za-z0-9.-]{1,253}", name):
+        raise ValueError(f"{name!r} is no host name: letters, digits, . and -")
     openssl = shutil.which("openssl")
     if openssl is None:
         raise RuntimeError("TLS needs the openssl command: install the package openssl")
-    (folder / "openssl.cnf").write_text(_CONFIG)
+    (folder / "openssl.cnf").write_text(_CONFIG.replace("NAME", name))
     for step in _STEPS:
         done = subprocess.run([openssl, *step], cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""uvicorn in a thread, on loopback only. It can go away and come back on the same port."""
+"""uvicorn in a thread, on loopback unless it is told otherwise. It can go away and come back on the same port."""
 
 import asyncio
 import socket
@@ -13,6 +13,7 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from cvagent.standin.certificates import Certificates
 
 HOST = "127.0.0.1"
+EVERYWHERE = ""
 KEEP_ALIVE_S = 75
 START_S = 10
 CUT_S = 0.5
@@ -24,6 +25,7 @@ class Listener:
 
     Args:
         app: What answers.
+        host: HOST or EVERYWHERE.
         port: 0 means any that is free; it is kept from then on.
         certificates: None means plain HTTP.
         on_connection: Called for each connection that may carry requests (with TLS: after the handshake).
@@ -33,10 +35,16 @@ class Listener:
     """
 
     def __init__(
-        self, app: ASGIApp, port: int, certificates: Certificates | None, on_connection: Callable[[], None]
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        certificates: Certificates | None,
+        on_connection: Callable[[], None],
     ) -> None:
+        self._host = host
         # Bound for good and never listening: the port stays ours while the listener is away.
-        self._claim = _bound(port)
+        self._claim = _bound(host, port)
         self.port: int = self._claim.getsockname()[1]
         self._config = uvicorn.Config(
             app,
@@ -61,7 +69,7 @@ class Listener:
             OSError: The port is taken.
         """
         if self._server is None:
-            self._server = _Server(self._config, _bound(self.port))
+            self._server = _Server(self._config, _bound(self._host, self.port))
             self._server.start()
 
     def stop(self) -> None:
@@ -131,12 +139,12 @@ async def _turns() -> None:
         await asyncio.sleep(0)
 
 
-def _bound(port: int) -> socket.socket:
+def _bound(host: str, port: int) -> socket.socket:
     # asyncio turns Nagle's delay off only where the protocol is named; with it each answer would take 40 ms.
     bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        bound.bind((HOST, port))
+        bound.bind((host, port))
     except OSError:
         bound.close()
         raise

@@ -1,18 +1,19 @@
 """A stand-in while it listens: for tests as a context manager, for people in the foreground."""
 
+import shutil
 import signal
 import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from starlette.types import ASGIApp
 
 from cvagent.standin.certificates import Certificates, make_certificates
-from cvagent.standin.listener import Listener
+from cvagent.standin.listener import EVERYWHERE, HOST, Listener
 from cvagent.standin.log import Asked, Log
 
 if TYPE_CHECKING:
@@ -21,14 +22,29 @@ if TYPE_CHECKING:
 TOKEN = "stand-in-token"  # noqa: S105
 
 
+class Reach(NamedTuple):
+    """How other machines reach a stand-in: by HTTPS. Whoever reaches it may steer it.
+
+    Attributes:
+        name: The host name in its certificate, beside localhost.
+        ca_file: Where the certificate of its CA is written, for those who are to trust it.
+    """
+
+    name: str
+    ca_file: Path
+
+
 class Served:
-    """A stand-in on loopback. Listens inside `with`; may be asked and steered from any thread.
+    """A stand-in, on loopback unless it is told otherwise.
+
+    Listens inside `with`; may be asked and steered from any thread.
 
     Args:
         app: What answers.
         log: What it keeps.
         port: 0 means any that is free.
-        tls: Serve https, with a certificate of a private CA that is made for this stand-in alone.
+        tls: Serve https, with a certificate of a private CA that is made for this stand-in alone; to other machines,
+            too, when it says how they reach it.
 
     Attributes:
         url: `http://127.0.0.1:<port>`, or `https`. Known inside `with`, like `ca_file`.
@@ -37,12 +53,13 @@ class Served:
     Raises:
         OSError: On entry: the port is taken.
         RuntimeError: On entry: TLS is asked for and cannot be had.
+        ValueError: On entry: the name is no host name.
     """
 
     url: str
     ca_file: str | None = None
 
-    def __init__(self, app: ASGIApp, log: Log, port: int, *, tls: bool) -> None:
+    def __init__(self, app: ASGIApp, log: Log, port: int, *, tls: bool | Reach) -> None:
         self._app = app
         self._log = log
         self._port = port
@@ -51,7 +68,8 @@ class Served:
     def __enter__(self) -> "Self":
         with ExitStack() as stack:
             certificates = self._certificates(stack) if self._tls else None
-            self._listener = Listener(self._app, self._port, certificates, self._log.count_connection)
+            host = EVERYWHERE if isinstance(self._tls, Reach) else HOST
+            self._listener = Listener(self._app, host, self._port, certificates, self._log.count_connection)
             stack.callback(self._listener.close)
             self._listener.start()
             self._closing = stack.pop_all()
@@ -63,8 +81,15 @@ class Served:
 
     def _certificates(self, stack: ExitStack) -> Certificates:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="stand-in-"))
-        certificates = make_certificates(Path(folder))
-        self.ca_file = certificates.ca
+        if not isinstance(self._tls, Reach):
+            certificates = make_certificates(Path(folder))
+            self.ca_file = certificates.ca
+            return certificates
+        certificates = make_certificates(Path(folder), self._tls.name)
+        fresh = self._tls.ca_file.with_suffix(".new")
+        shutil.copyfile(certificates.ca, fresh)
+        fresh.replace(self._tls.ca_file)
+        self.ca_file = str(self._tls.ca_file)
         return certificates
 
     def up(self) -> None:

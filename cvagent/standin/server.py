@@ -4,7 +4,7 @@ from typing import Any, final
 
 from cvagent.standin.ledger import Ledger, Write
 from cvagent.standin.page import application
-from cvagent.standin.served import TOKEN, Served, foreground
+from cvagent.standin.served import TOKEN, Reach, Served, foreground
 
 PORT = 8480
 
@@ -31,7 +31,7 @@ class StandIn(Served):
         port: int = 0,
         token: str = TOKEN,
         *,
-        tls: bool = False,
+        tls: bool | Reach = False,
         faults: str = "",
         batch: bool = True,
         reads: bool = True,

@@ -4,6 +4,7 @@ import concurrent.futures
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ import pytest
 import requests
 from standin_client import job, node
 
-from cvagent.standin import StandIn
+from cvagent.standin import Reach, StandIn
 
 
 def test_tls_is_verified_with_its_own_ca(connect):
@@ -30,6 +31,21 @@ def test_tls_is_refused_without_its_ca(connect):
             with pytest.raises(requests.exceptions.SSLError):
                 connect(stand_in, verify=verify).post("JobConfig", job())
         assert stand_in.requests == []
+
+
+def test_other_machines_reach_it_under_a_name_by_tls_alone(tmp_path):
+    ca_file = tmp_path / "ca.pem"
+    with StandIn(tls=Reach("cloudvision", ca_file)) as stand_in:
+        trusting = ssl.create_default_context(cafile=ca_file)
+        port = int(stand_in.url.rpartition(":")[2])
+        with (
+            socket.create_connection(("127.0.0.2", port), 10) as connection,
+            trusting.wrap_socket(connection, server_hostname="cloudvision") as asked,
+        ):
+            asked.sendall(b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            assert asked.recv(12) == b"HTTP/1.1 200"
+    with pytest.raises(ValueError, match="is no host name"), StandIn(tls=Reach("a\nb", ca_file)):
+        pass
 
 
 def test_tls_connections_are_cut_too(connect):

@@ -6,7 +6,7 @@ from typing import Any, final
 from cvagent.standin.portal.market import OFFERING, Market
 from cvagent.standin.portal.objects import Customer, Person, Project
 from cvagent.standin.portal.page import application
-from cvagent.standin.served import TOKEN, Served, foreground
+from cvagent.standin.served import TOKEN, Reach, Served, foreground
 
 PORT = 8481
 
@@ -31,7 +31,7 @@ class PortalStandIn(Served):
     """
 
     def __init__(
-        self, dialect: str = "waldur", port: int = 0, token: str = TOKEN, *, tls: bool = False, faults: str = ""
+        self, dialect: str = "waldur", port: int = 0, token: str = TOKEN, *, tls: bool | Reach = False, faults: str = ""
     ) -> None:
         self.market = Market(dialect, token, faults)
         super().__init__(application(self.market), self.market, port, tls=tls)
