@@ -29,6 +29,8 @@ LABEL org.opencontainers.image.title="cvagent" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/cvagent /opt/cvagent
+# A volume that is mounted here is the agent's to write: for a store in a file.
+RUN install -d -o 65532 -g 65532 /var/lib/cvagent
 ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # Writes nothing: a read-only root file system will do. To reach the Docker socket, add its group: --group-add.
 USER 65532:65532

@@ -37,6 +37,7 @@ OLDER_NAMES = {
     "API_SERVER": "cloudvision_url",
     "API_TOKEN": "cloudvision_token",
     "LOCATION": "cluster",
+    "SLURM_DEPLOYMENT": "slurm_deployment",
     "SLURM_DEPLOYMENT_TYPE": "slurm_deployment",
     "SLURM_CONTAINER_NAME": "slurm_container",
 }

@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from docker_engine import ROOT, Engine, folder_of_ours, why_not
+from compose_example import Example
+from docker_engine import BASES, ROOT, Engine, folder_of_ours, why_not
 
 SETUP_LIMIT_S = 400
 
@@ -33,3 +34,21 @@ def image(engine):
     """The name of the image that the Dockerfile makes."""
     engine.base("python:3.11-slim-bookworm")
     return engine.build(ROOT, "cvagent")
+
+
+@pytest.fixture(scope="session")
+def any_example(engine, request, tmp_path_factory):
+    """The compose example: `any_example.up("debian:trixie-slim")`."""
+    engine.fetch_base("python:3.11-slim-bookworm")
+    engine.fetch_compose()
+    if any(item.path.name == "test_compose_releases.py" for item in request.session.items):
+        for name in BASES:
+            engine.fetch_base(name)
+    engine.base("python:3.11-slim-bookworm")
+    return Example(engine, tmp_path_factory.mktemp("example"))
+
+
+@pytest.fixture
+def example(any_example):
+    """The compose example as it is: with Slurm 22.05."""
+    return any_example.up("debian:bookworm-slim")

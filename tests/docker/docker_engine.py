@@ -57,6 +57,7 @@ class Engine:
         self.socket = folder / "docker.sock"
         self._ending = ending
         self._bases: dict[tuple[str, ...], subprocess.Popen] = {}
+        self._compose: subprocess.Popen | None = None
         self._environment = os.environ | {
             "DOCKER_HOST": f"unix://{self.socket}",
             "DOCKER_CONFIG": str(folder / "config"),
@@ -72,6 +73,8 @@ class Engine:
         log = self._log("dockerd")
         process = self._begin(["unshare", "--net", "sh", "-ec", ALONE, self._keep, str(images), *engine], log)
         self.network = Path(f"/proc/{process.pid}/ns/net")
+        # What the engine calls /..., as this process may call it.
+        self.root_of_namespace = Path(f"/proc/{process.pid}/root")
         wait_until(lambda: process.poll() is not None or _own_network(self.network), START_LIMIT_S)
         self._connect()
         wait_until(lambda: process.poll() is not None or self._answers(), START_LIMIT_S, "dockerd")
@@ -126,6 +129,25 @@ class Engine:
         assert not failed, self._log(release).read_text()[-1000:]
         self.docker("tag", f"debian:{release}-slim", name)
         return name
+
+    def fetch_compose(self) -> subprocess.Popen:
+        """Begins to get Docker's compose, version 2: trixie's package of it holds one binary that runs anywhere."""
+        if self._compose is None:
+            place = self._place("compose")
+            make = ["mmdebstrap", "--variant=extract", "--include=docker-compose", "trixie", str(place)]
+            self._compose = self._begin(make, self._log("docker-compose"))
+        return self._compose
+
+    def compose(self, *arguments: object, limit_s: float = COMMAND_LIMIT_S, **more) -> str:
+        """Runs `docker compose ...` and returns what it printed."""
+        plugins = self.folder / "config" / "cli-plugins"
+        if not plugins.exists():
+            failed = self.fetch_compose().wait(BUILD_LIMIT_S)
+            assert not failed, self._log("docker-compose").read_text()[-1000:]
+            plugins.mkdir(parents=True)
+            binary = self.folder / "compose/usr/libexec/docker/cli-plugins/docker-compose"
+            binary.rename(plugins / binary.name).chmod(0o755)
+        return self.docker("compose", *arguments, limit_s=limit_s, **more)
 
     def build(self, context: Path, tag: str, *arguments: str) -> str:
         """Builds an image, and returns its tag. Where TLS is intercepted pip learns of the CA as by hand."""

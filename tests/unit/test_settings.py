@@ -428,6 +428,7 @@ class TestOlderNames:
             ("CLOUDROCK_SYNC_DIRECTION", "pull", "mode", "pull"),
             ("WALDUR_SYNC_DIRECTION", "pull", "mode", "pull"),
             ("LOCATION", "hpc", "cluster", "hpc"),
+            ("SLURM_DEPLOYMENT", "native", "slurm_deployment", "native"),
             ("SLURM_DEPLOYMENT_TYPE", "native", "slurm_deployment", "native"),
             ("SLURM_CONTAINER_NAME", "slurmctld", "slurm_container", "slurmctld"),
         ],

@@ -1,0 +1,63 @@
+"""examples/docker-compose, as it comes up: jobs to CloudVision, orders to accounts, usage to the portal."""
+
+import pytest
+from waiting import wait_until
+
+
+def account_of(example, name):
+    """Users and limits of an account, as sacctmgr shows them."""
+    fields = "format=user,grptresmins"
+    rows = example.slurm("sacctmgr", "-nP", "show", "assoc", f"account={name}", fields).splitlines()
+    return sorted(row.partition("|")[0] for row in rows), [row.partition("|")[2] for row in rows if row[0] == "|"]
+
+
+def test_a_job_reaches_cloudvision_from_its_start_to_its_end(example):
+    job = example.submit("-N2", script="sleep 5")
+    assert example.wait_until_running(job)["nodes"] == {"values": ["node1", "node2"]}
+    assert example.told(job) == ["COMPLETED"]
+
+
+def test_the_nodes_tell_their_interfaces_through_docker_exec(example):
+    wait_until(lambda: example.nodes().keys() == {"node1", "node2"}, 60, "two nodes")
+    addresses = example.engine.docker("exec", "cvagent-example-node1-1", "cat", "/sys/class/net/eth0/address")
+    (interface,) = example.nodes()["node1"]["data_interfaces"]["values"]
+    assert interface["mac_address"] == addresses.strip()
+
+
+def test_an_order_becomes_an_account_and_its_usage_comes_back(example):
+    order = example.order("training", cpu=10)
+    account = example.resource("training")["backend_id"]
+    wait_until(lambda: {"alice", "bob"} <= set(account_of(example, account)[0]), 60, "the members")
+    job = wait_until(lambda: example.submit("-A", account, "-n2", script="sleep 3"), 30, "a job in the account")
+    assert example.told(job) == ["COMPLETED"]
+    wait_until(lambda: _state(example, order) == "done", 30, "the order done")
+    example.compose("restart", "-t", "10", "cvagent-push")  # its first round tells the usage at once
+    wait_until(lambda: any(key.startswith("cpu ") for key in example.resource("training")["usages"]), 60, "usage")
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_agents_that_restart_lose_nothing_and_double_nothing(example, end):
+    jobs = [example.submit("-N1", script="sleep 2; exit 3"), example.submit("-N2", script="sleep 4")]
+    example.wait_until_running(jobs[0])
+    order = example.order(f"again-{end}", cpu=5)
+    example.compose(end, "cvagent-push", "cvagent-pull")
+    jobs.append(example.submit("-N1", script="true"))
+    wait_until(lambda: example.truth(jobs[-1]), 60, "a job that nobody saw")
+    example.compose("start", "cvagent-push", "cvagent-pull")
+    assert example.told(*jobs) == ["FAILED", "COMPLETED", "COMPLETED"]
+    wait_until(lambda: _state(example, order) == "done", 60, "the order done")
+    accounts = example.slurm("sacctmgr", "-nP", "show", "account", "format=account").split()
+    assert sum(f"again-{end}" in name for name in accounts) == 1
+    submitted = set(example.slurm("sacct", "-nXP", "-a", "-S", "now-1hour", "-o", "JobIDRaw").split())
+    assert {key.partition("@")[0] for key in example.cloudvision()} <= submitted
+
+
+def test_the_agents_say_that_they_are_well(example):
+    example.healthy("cvagent-push", "cvagent-pull")
+    for agent in ("cvagent-push", "cvagent-pull"):
+        said = example.compose("exec", "-T", agent, "python3", "-m", "cvagent", "check")
+        assert "FAIL" not in said, said
+
+
+def _state(example, order):
+    return next(one["state"] for one in example.market()["orders"] if one["uuid"] == order["uuid"])

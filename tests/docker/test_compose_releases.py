@@ -1,0 +1,37 @@
+"""The same push test against three releases of Slurm: the oldest that is still met, today's, and the newest."""
+
+import pytest
+from waiting import wait_until
+
+RELEASES = {"debian:bookworm-slim": "22.05", "debian:trixie-slim": "24.11", "debian:sid-slim": ""}
+
+
+@pytest.fixture(params=RELEASES, ids=["bookworm", "trixie", "sid"], scope="module")
+def example(any_example, request):
+    return any_example.up(request.param)
+
+
+def test_jobs_of_every_kind_reach_cloudvision(example, request):
+    release = example.slurm("sinfo", "--version").split()[1]
+    assert release.startswith(RELEASES[request.node.callspec.params["example"]])
+    running = example.submit("-N2")
+    assert example.wait_until_running(running)["nodes"] == {"values": ["node1", "node2"]}
+    example.slurm("scancel", running)
+    failed = example.submit("-N1", script="exit 3")
+    array = example.submit("-N1", "--array=1-3", script="sleep 1; exit $((SLURM_ARRAY_TASK_ID - 1))")
+    done = example.submit("-N2", script="sleep 2")
+    assert example.told(running, failed, done) == ["CANCELLED", "FAILED", "COMPLETED"]
+    assert sorted(example.told(array)) == ["COMPLETED", "FAILED", "FAILED"]
+    assert example.rounds("skipped") == 0
+
+
+def test_nodes_and_accounts_too(example):
+    wait_until(lambda: example.nodes().keys() == {"node1", "node2"}, 60, "two nodes")
+    if not any(order["name"] == "release" for order in example.market()["orders"]):
+        example.order("release", cpu=10)
+    account = example.resource("release")["backend_id"]
+
+    def limits() -> str:
+        return example.slurm("sacctmgr", "-nP", "show", "assoc", f"account={account}", "user=", "format=grptresmins")
+
+    wait_until(lambda: "cpu=960000" in limits(), 60, "the account's limits")
