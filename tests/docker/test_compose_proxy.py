@@ -17,7 +17,7 @@ def ask(method, path, body):
     connection = HTTPConnection("docker")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect("/run/socket-proxy/docker.sock")
-    connection.request(method, path, body and json.dumps(body), {"Content-Type": "application/json"})
+    connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
     return connection.getresponse().status
 print(json.dumps([ask(*asked) for asked in json.load(sys.stdin)]))
 """
@@ -63,7 +63,7 @@ def test_other_commands_are_refused(runner, command):
         runner.run(command, timeout_s=LIMIT_S)
 
 
-def test_other_askedare_refused(example):
+def test_other_requests_are_refused(example):
     """From within the push agent's container."""
     ours, other = (json.loads(example.engine.docker("inspect", name))[0]["Id"] for name in ("slurmctld", NODE))
     before = example.engine.docker("ps", "-aq", "--no-trunc")
