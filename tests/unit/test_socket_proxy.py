@@ -3,8 +3,7 @@
 import json
 import socket
 import threading
-from contextlib import closing
-from http.client import HTTPConnection
+from http.client import HTTPResponse
 
 import pytest
 from test_docker_runner import CONTAINER, Engine
@@ -55,11 +54,15 @@ def ask(proxy):
     """Sends one request as it is; status and body."""
 
     def ask(method, path, body=None, **headers):
-        with closing(HTTPConnection("docker")) as connection, socket.socket(socket.AF_UNIX) as connected:
+        text = "" if body is None else json.dumps(body)
+        given = ({"Content-Length": len(text)} if text else {}) | headers
+        lines = [f"{method} {path} HTTP/1.1", "Host: docker", *(f"{name}: {value}" for name, value in given.items())]
+        with socket.socket(socket.AF_UNIX) as connected:
             connected.connect(str(proxy))
-            connection.sock = connected
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            with connection.getresponse() as answer:
+            # In one piece: what is refused unread is cut off.
+            connected.sendall("\r\n".join([*lines, "", text]).encode())
+            with HTTPResponse(connected, method=method) as answer:
+                answer.begin()
                 return answer.status, answer.read().decode()
 
     return ask
@@ -145,7 +148,7 @@ def test_the_folder_of_slurms_commands_counts_when_it_is_known(folder):
     ],
 )
 def test_other_requests_are_refused(ask, engine, method, path):
-    assert ask(method, path, ASKED)[0] == 403
+    assert ask(method, path, ASKED if method == "POST" else None)[0] == 403
     assert engine.execs == {}
 
 
