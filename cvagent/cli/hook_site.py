@@ -15,6 +15,7 @@ from cvagent.errors import CommandFailed, HookError
 from cvagent.hook import files
 from cvagent.hook.site import (
     KEYS,
+    RECONFIGURED_SINCE,
     SEVERAL_LINES_SINCE,
     Change,
     Installation,
@@ -49,9 +50,14 @@ class Site(NamedTuple):
 
     def several_lines(self) -> bool:
         """Whether this release of Slurm is known to take several lines of one key."""
-        said = self._ask("--version") or ""
-        release = re.search(r"(\d+)\.(\d+)", said)
-        return release is not None and (int(release[1]), int(release[2])) >= SEVERAL_LINES_SINCE
+        return self._release() >= SEVERAL_LINES_SINCE
+
+    def hears_at_once(self) -> bool:
+        """Whether slurmctld runs the hook once it has read slurm.conf; else it has to be started anew."""
+        in_force = self.in_force() or ""
+        return self._release() >= RECONFIGURED_SINCE or not any(
+            re.search(rf"(?m)^{key} *= \(null\)", in_force) for key in KEYS
+        )
 
     def in_force(self) -> str | None:
         """What slurmctld has as its configuration at this moment; None when it does not answer."""
@@ -64,6 +70,11 @@ class Site(NamedTuple):
             return int(name) if name.isdecimal() else pwd.getpwnam(name).pw_uid
         except KeyError:
             raise HookError(f"this machine has no user {name}: give --user") from None
+
+    def _release(self) -> tuple[int, int]:
+        """Such as (22, 5); (0, 0) when it is not known."""
+        found = re.search(r"(\d+)\.(\d+)", self._ask("--version") or "")
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
     def _ask(self, *words: str) -> str | None:
         runner = NativeRunner(self.slurm_bin_dir, self.slurm_conf)
@@ -88,8 +99,14 @@ def install_hook(site: Site, group: int | None, *, yes: bool) -> None:
         )
     _ask_first(yes=yes)
     files.make_spool(site.spool, user, group)
+    enough = site.hears_at_once()
     _write(changes)
-    click.echo("slurmctld must read it: scontrol reconfigure (no restart).")
+    if enough:
+        click.echo("slurmctld must read it: scontrol reconfigure (no restart).")
+    else:
+        click.echo(
+            "slurmctld must be restarted: one of a release before 24.11 that started without a hook begins none."
+        )
     if len(conf.found("SlurmctldHost")) > 1:
         click.echo(
             f"Several SlurmctldHost: each of them needs {site.script.parent}/{site.script.name}* and {site.spool}."

@@ -84,7 +84,11 @@ def _arriving(env_file: Path | None) -> Finding:
         return Finding(None, "agent", "does not answer under these settings: whether it hears is not known")
     number, last = (_metric(text, name) for name in ("cvagent_notes_total", "cvagent_last_note_timestamp_seconds"))
     if not number:
-        return Finding(None, "agent", "has heard of no note since it started")
+        return Finding(
+            None,
+            "agent",
+            "has heard of no note since it started; slurmctld before 24.11 begins no hook until its own restart",
+        )
     return Finding(True, "agent", f"has heard of {number:.0f} notes, the last {time.time() - last:.0f} s ago")
 
 

@@ -13,8 +13,10 @@ from cvagent.hook.slurm_conf import Entry
 KEYS = ("PrologSlurmctld", "EpilogSlurmctld")
 SCRIPT = Path(__file__).with_name("cvagent-hook")
 
-# The manual of 24.11 is the first we know to allow several lines; that of 22.05 does not.
+# 24.11 was seen to run several lines of one key; the manual of 22.05 does not know them.
 SEVERAL_LINES_SINCE = (24, 11)
+# A slurmctld of 22.05 that started without a hook goes on without one when it reads of one; one of 24.11 begins it.
+RECONFIGURED_SINCE = (24, 11)
 
 _SAID = "# slurm.conf said: "
 _DEPTH = 10

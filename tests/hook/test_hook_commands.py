@@ -107,6 +107,21 @@ def test_a_release_that_takes_several_lines_gets_one_more(place):
     assert place.conf.read_text() == CONF + f"PrologSlurmctld={place.script}\nEpilogSlurmctld={place.script}\n"
 
 
+@pytest.mark.parametrize(
+    ("version", "config", "restart"),
+    [
+        ("22.05.8", "PrologSlurmctld = /bin/true\nEpilogSlurmctld = (null)", True),
+        ("22.05.8", "PrologSlurmctld         = /bin/true\nEpilogSlurmctld         = /bin/true", False),
+        ("24.11.5", "PrologSlurmctld = (null)\nEpilogSlurmctld = (null)", False),
+        ("of no number", "PrologSlurmctld = (null)", True),
+    ],
+)
+def test_a_slurmctld_that_must_be_restarted(place, version, config, restart):
+    place.says(f"slurm {version}", config)
+    said = place.hook("install", "--yes").output
+    assert ("must be restarted" in said, "scontrol reconfigure" in said) == (restart, not restart)
+
+
 def test_several_controllers_are_told(place):
     place.conf.write_text(f"{CONF}SlurmctldHost=a\nSlurmctldHost=b\n")
     assert "Several SlurmctldHost" in place.hook("install", "--yes").output
