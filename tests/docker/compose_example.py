@@ -51,6 +51,7 @@ class Example:
             for name in STAND_INS:
                 authority = self.compose("exec", "-T", name, "cat", f"/var/lib/cvagent/{name}.pem")
                 (self._folder / name).write_text(authority)
+            self.healthy("cvagent-push", "cvagent-pull")
         return self
 
     def compose(self, *arguments: object, **more) -> str:
