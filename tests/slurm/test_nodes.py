@@ -83,7 +83,7 @@ def test_what_is_busy_drained_or_down_costs_the_others_nothing(big, stand_in, ma
         assert f"{', '.join(drained)}: drain (since" in detail
         for job in jobs:
             big.cancel(job)
-        wait_until(lambda: set(stand_in.nodes) >= set(busy), 15, "the busy ones once they are free")
+        wait_until(lambda: set(stand_in.nodes) >= set(busy), 60, "the busy ones once they are free")
         assert agent.metric("cvagent_rounds_total", flow="nodes", result="skipped") == 0
     finally:
         big.slurm("scontrol", "update", f"nodename={','.join(drained)}", "state=resume")
@@ -138,7 +138,7 @@ def test_an_inventory_that_is_killed_leaves_no_job(big, stand_in, make_agent, nu
         finally:
             command.kill()
             command.wait()
-        wait_until(lambda: not unfinished(big), 15, "no inventory job that is left")
+        wait_until(lambda: not unfinished(big), 60, "no inventory job that is left")
     finally:
         big.hook("prolog", "#!/bin/sh\nexit 0\n")
 
@@ -192,7 +192,7 @@ def test_nodes_that_left_slurm_are_deleted_by_the_rules(big, stand_in, make_agen
         assert f"withheld: {why}" in shown
         assert len(re.findall("! +~ node", shown)) == 20
         assert agent.command("run", "--once", "--force").returncode == 0
-        wait_until(lambda: set(stand_in.nodes) == set(NAMES[:11]), 10, "what was forced")
+        wait_until(lambda: set(stand_in.nodes) == set(NAMES[:11]), 60, "what was forced")
     finally:
         without(big, written)
 

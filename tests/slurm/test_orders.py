@@ -90,6 +90,9 @@ def test_an_account_goes_with_its_running_job(lab, tenants):
     account = order.resource.backend_id
     job = wait_until(lambda: tenants.submitted(account), 20, "a job in the account")
     lab.wait_for(job, "RUNNING")
+    wait_until(
+        lambda: int(lab.slurm("sacct", "-nXP", f"--jobs={job}", "--format=elapsedraw") or 0) > 1, 20, "two seconds"
+    )
     end = tenants.terminate(order.resource)
     wait_until(lambda: tenants.once() and end.state == "done", 60, "the end of the allocation")
     (run,) = lab.wait_for_end(job)
