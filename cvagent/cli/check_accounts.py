@@ -8,8 +8,9 @@ from cvagent.cli.finding import Finding
 from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm import SlurmConfig
-from cvagent.errors import CvagentError
+from cvagent.errors import CvagentError, SettingsError
 from cvagent.settings import Settings
+from cvagent.settings.components import load_components
 
 _MAY_CHANGE = ("Administrator", "Operator")
 
@@ -23,12 +24,26 @@ def check_accounts(settings: Settings, runner: Runner, config: SlurmConfig) -> I
         tree = slurm.tree()
         yield Finding(True, "accounts", f"{len(tree.accounts)} with {len(tree.defaults)} users; slurmdbd answers")
         yield from _rights(settings, slurm)
+        yield from _uncounted(settings, slurm)
     except CvagentError as error:
         yield Finding(False, "accounts", str(error))
     if "limits" not in config.enforced:
         enforced = ",".join(config.enforced)
         text = f"AccountingStorageEnforce is {enforced}: limits have no effect without 'limits' in slurm.conf"
         yield Finding(None, "limits", text)
+
+
+def _uncounted(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
+    """Slurm takes no limit on what it does not count: each order would fail."""
+    try:
+        sold = load_components(settings.components_file).keys()
+    except SettingsError:  # told with the portal
+        return
+    missing = sorted(sold - slurm.counted_tres())
+    if missing:
+        names = ",".join(missing)
+        mend = f"AccountingStorageTRES={names} in slurm.conf, beside what is there, and a restart of slurmctld"
+        yield Finding(False, "components", f"Slurm's accounting does not count {', '.join(missing)}: {mend}")
 
 
 def _rights(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:

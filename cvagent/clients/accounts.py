@@ -60,6 +60,10 @@ class SlurmAccounts:
         levels = {row[0]: row[1] for row in self._rows("user", ("User", "AdminLevel"))}
         return levels.get(user, "")
 
+    def counted_tres(self) -> frozenset[str]:
+        """What accounting counts, such as cpu or gres/gpu. Raises CommandFailed or Unreadable."""
+        return frozenset(f"{kind}/{name}" if name else kind for kind, name in self._rows("tres", ("Type", "Name")))
+
     def run(self, command: Command) -> None:
         """Change something. It may be done already.
 

@@ -66,6 +66,18 @@ def test_what_a_person_asks_beside_it(started, stand_in):
     assert "nothing to do" in shown.stdout
 
 
+def test_what_slurm_does_not_count_cannot_be_sold(started, stand_in):
+    del stand_in
+    tenants, agent = started("pull")
+    tenants.sell(
+        "cpu: {measured_unit: minutes, accounting_type: usage}\n"
+        "gres/tape: {measured_unit: minutes, accounting_type: limit}\n"
+    )
+    checked = agent.command("check")
+    assert checked.returncode == 1
+    assert "does not count gres/tape: AccountingStorageTRES=gres/tape in slurm.conf" in checked.stdout
+
+
 def test_pull_mode_says_what_it_lacks(lab, make_agent, stand_in):
     said = make_agent(lab, stand_in, mode="pull").command("check")
     assert said.returncode == 1
