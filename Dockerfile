@@ -36,5 +36,7 @@ ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 EXPOSE 9410
 HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-    CMD ["python3", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9410/healthz', timeout=4)"]
+    CMD ["python3", "-c", "import os, urllib.request; \
+listen = os.environ.get('CVAGENT_HTTP_LISTEN') or '127.0.0.1:9410'; \
+listen == 'off' or urllib.request.urlopen(f'http://127.0.0.1:{listen.split(chr(58))[-1]}/healthz', timeout=4)"]
 ENTRYPOINT ["python3", "-m", "cvagent"]

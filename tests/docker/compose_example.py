@@ -19,10 +19,10 @@ QUICK = """
 services:
   cvagent-push:
     environment: {CVAGENT_JOB_INTERVAL_S: 1, CVAGENT_SLURM_TIMEOUT_S: 4}
-    healthcheck: {interval: 1s}
+    healthcheck: {interval: 2s}
   cvagent-pull:
-    environment: {CVAGENT_PORTAL_INTERVAL_S: 5}
-    healthcheck: {interval: 1s}
+    environment: {CVAGENT_PORTAL_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}
+    healthcheck: {interval: 2s}
 """
 PAGES = {"cvagent-push": "http://127.0.0.1:9410", "cvagent-pull": "http://127.0.0.1:9411"}
 STAND_INS = {"cloudvision": "https://127.0.0.1:8480", "portal": "https://127.0.0.1:8481"}
@@ -58,6 +58,7 @@ class Example:
         """Runs `docker compose ...` on it."""
         given = {
             "SLURM_BASE": self._base,
+            "HEALTH_INTERVAL": "2s",
             "DOCKER_SOCKET": str(self.engine.socket),
             "CVAGENT_BUILD_CA": os.environ.get("PIP_CERT", "/dev/null"),
         }

@@ -17,6 +17,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.docker)
             # Whatever comes first waits for the images to be made.
             item.add_marker(pytest.mark.timeout(SETUP_LIMIT_S))
+    # What runs in the engine, health checks and agents, takes processor time from other tests: it comes last.
+    items.sort(key=lambda item: here in item.path.parents)
 
 
 @pytest.fixture(scope="session")

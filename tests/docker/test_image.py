@@ -74,9 +74,9 @@ def test_it_holds_what_the_lock_says_and_no_tools(engine, image):
     assert ".cache" not in left
 
 
-@pytest.mark.parametrize("mode", ["push", "pull", "both"])
-def test_a_mode_is_healthy_without_any_right(engine, bare, mode):
-    container = bare(CVAGENT_MODE=mode)
+@pytest.mark.parametrize(("mode", "listen"), [("push", "127.0.0.1:9410"), ("pull", "127.0.0.1:9500"), ("both", "off")])
+def test_a_mode_is_healthy_without_any_right(engine, bare, mode, listen):
+    container = bare(CVAGENT_MODE=mode, CVAGENT_HTTP_LISTEN=listen)
     wait_until(lambda: inspected(engine, container)["State"]["Health"]["Status"] == "healthy", 30, "healthy")
     status = dict(line.split(":", 1) for line in engine.docker("exec", container, "cat", "/proc/1/status").splitlines())
     assert status["Uid"].split() == [NOBODY] * 4
