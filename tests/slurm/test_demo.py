@@ -19,9 +19,9 @@ class Demo:
     def __init__(self, said: Path) -> None:
         self._said = said
         with said.open("wb") as output:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cvagent", "demo", "--nodes", "3"], cwd=ROOT, stdout=output, stderr=output
-            )
+            # As from a terminal: tests may run where Ctrl-C is ignored.
+            command = ["env", "--default-signal=INT,HUP", sys.executable, "-m", "cvagent", "demo", "--nodes", "3"]
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output)
         wait_until(lambda: "Ctrl-C" in self.said or self.process.poll() is not None, 60, "its first words")
         lab = next(env["LAB"] for env in map(psutil.Process.environ, self._children()) if "LAB" in env)
         self._folder = Path(lab).parent
