@@ -1,15 +1,18 @@
 """Tells the portal what becomes of its orders."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.errors import Conflict, Permanent, Retryable, SourceError
-from cvagent.model import Document
+from cvagent.model import Document, Entry, Outcome
 from cvagent.model.errands import OrderAnswer, Verdict
 from cvagent.model.orders import OrderState
 from cvagent.sinks.one_by_one import OneByOne
 
+# When an account goes with a running job, accounting shows nothing of that job for half a second or so.
+_SETTLED_S = 2.0
 # What an order may be once the portal was told.
 _AFTER = {
     Verdict.APPROVE: set(OrderState) - {OrderState.PENDING_PROVIDER},
@@ -32,6 +35,12 @@ class OrderAnswers(OneByOne):
         super().__init__(changed)
         self._tell_last = tell_last
         self._portal = portal
+        self._began = 0.0
+
+    def deliver(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Outcome]]:
+        """See OneByOne."""
+        self._began = time.monotonic()
+        return super().deliver(entries)
 
     def write(self, document: Document) -> None:
         """See OneByOne."""
@@ -52,11 +61,17 @@ class OrderAnswers(OneByOne):
                 self._portal.set_backend_id(answer.resource_uuid, answer.backend_id)
             self._set_allocation(answer, "ok")
             if answer.ending:
+                self._await_accounting()
                 self._tell_last(answer.ending)
             self._portal.set_done(answer.key)
         elif answer.verdict is Verdict.ERRED:
             self._set_allocation(answer, "erred")
             self._portal.set_erred(answer.key, answer.reason)
+
+    def _await_accounting(self) -> None:
+        """Slurm showed the end before the delivery began. Raises Retryable when the agent stops meanwhile."""
+        if self._closing.wait(max(0.0, self._began + _SETTLED_S - time.monotonic())):
+            raise Retryable("the last usage is not told yet: the agent stops", everything=True)
 
     def _set_allocation(self, answer: OrderAnswer, state: str) -> None:
         """There may be no allocation yet, and the order's own end may move it."""
