@@ -11,8 +11,8 @@ from cvagent.model.errands import OrderAnswer, Verdict
 from cvagent.model.orders import OrderState
 from cvagent.sinks.one_by_one import OneByOne
 
-# When an account goes with a running job, accounting shows nothing of that job for half a second or so.
-_SETTLED_S = 2.0
+# slurmctld tells slurmdbd of starts every five seconds. A job that ends before that stands there without its account.
+_SETTLED_S = 6.0
 # What an order may be once the portal was told.
 _AFTER = {
     Verdict.APPROVE: set(OrderState) - {OrderState.PENDING_PROVIDER},
