@@ -78,7 +78,8 @@ class Example:
         """What CloudVision should hold of a job that has ended, by key, from sacct; empty before that."""
         fields = "JobIDRaw,State,Start,End,NodeList,JobName,Partition"
         rows = [line.split("|") for line in self.slurm("sacct", "-nXDP", "-j", job, "-o", fields).splitlines()]
-        if any(row[1] in RUNNING_STATES or "Unknown" in row[2:4] for row in rows):
+        # Without a partition it is what slurmdbd makes up from a step whose job it has not heard of yet.
+        if any(row[1] in RUNNING_STATES or "Unknown" in row[2:4] or not row[6] for row in rows):
             return {}
         return {f"{row[0]}@lab": self._document(row) for row in rows}
 
