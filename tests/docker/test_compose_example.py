@@ -30,7 +30,7 @@ def test_an_order_becomes_an_account_and_its_usage_comes_back(example):
     wait_until(lambda: {"alice", "bob"} <= set(account_of(example, account)[0]), 60, "the members")
     job = wait_until(lambda: example.submit("-A", account, "-n2", script="sleep 3"), 30, "a job in the account")
     assert example.told(job) == ["COMPLETED"]
-    wait_until(lambda: _state(example, order) == "done", 30, "the order done")
+    wait_until(lambda: example.order_state(order) == "done", 30, "the order done")
     example.compose("restart", "-t", "10", "cvagent-push")  # its first round tells the usage at once
     wait_until(lambda: any(key.startswith("cpu ") for key in example.resource("training")["usages"]), 60, "usage")
 
@@ -45,7 +45,7 @@ def test_agents_that_restart_lose_nothing_and_double_nothing(example, end):
     wait_until(lambda: example.truth(jobs[-1]), 60, "a job that nobody saw")
     example.compose("start", "cvagent-push", "cvagent-pull")
     assert example.told(*jobs) == ["FAILED", "COMPLETED", "COMPLETED"]
-    wait_until(lambda: _state(example, order) == "done", 60, "the order done")
+    wait_until(lambda: example.order_state(order) == "done", 60, "the order done")
     accounts = example.slurm("sacctmgr", "-nP", "show", "account", "format=account").split()
     assert sum(f"again-{end}" in name for name in accounts) == 1
     submitted = set(example.slurm("sacct", "-nXP", "-a", "-S", "now-1hour", "-o", "JobIDRaw").split())
@@ -58,7 +58,3 @@ def test_the_agents_say_that_they_are_well(example):
     for agent in ("cvagent-push", "cvagent-pull"):
         said = example.compose("exec", "-T", agent, "python3", "-m", "cvagent", "check")
         assert "FAIL" not in said, said
-
-
-def _state(example, order):
-    return next(one["state"] for one in example.market()["orders"] if one["uuid"] == order["uuid"])
