@@ -180,7 +180,8 @@ class Agent:
             self._notes.spend(command, seconds)
 
     def _make_notes(self, settings: Settings) -> "Notes | None":
-        if settings.hook_spool is None:
+        # An agent without that flow leaves the notes to the one that has it.
+        if settings.hook_spool is None or NOTED_FLOW not in {flow.name for flow in self._flows}:
             return None
         from cvagent.sources.notes import Notes
 
