@@ -103,9 +103,10 @@ def size(nodes: str) -> int | None:
 
 
 def _about(view: View) -> Mapping[str, Any]:
+    told = {"CloudVision": view.settings.cloudvision_url, "portal": view.settings.portal_url}
     return {
         "cluster": view.cluster,
-        "CloudVision": urlsplit(view.settings.cloudvision_url).netloc,
+        **{name: urlsplit(url).netloc for name, url in told.items() if url},
         "mode": view.settings.mode,
         "version": __version__,
     }

@@ -41,8 +41,8 @@ _REASONS = {
 def make_app(view: View, mailbox: Mailbox | None = None) -> ASGIApp:
     """The web application.
 
-    Of the settings it uses cloudvision_url, mode, http_listen, http_secret, report_secret, and whether the store is in
-    memory. Nodes may report when there are both a report_secret and a mailbox.
+    Of the settings it uses cloudvision_url, portal_url, mode, http_listen, http_secret, report_secret, and whether the
+    store is in memory. Nodes may report when there are both a report_secret and a mailbox.
 
     Raises:
         SettingsError: The server listens beyond loopback and has no token.

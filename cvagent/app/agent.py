@@ -273,7 +273,7 @@ class Agent:
             return
         logs.set_up(settings.log_level, settings.log_format, settings.secret_texts)
         for courier, sink in zip(self._couriers, self._sinks, strict=True):
-            if isinstance(sink, CloudVisionSink):
+            if isinstance(sink, CloudVisionSink) and settings.cloudvision_url:
                 sink.replace_token(settings.cloudvision_secret)
             courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
         self._billing.portal.replace_token(settings.portal_secret)

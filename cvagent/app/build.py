@@ -245,10 +245,12 @@ def flows_for(settings: Settings) -> tuple[Flow, ...]:
     """The flows of the mode. Raises SettingsError when one lacks what it needs."""
     if settings.mode != "push":
         check_pull(settings)
+    untold = settings.cloudvision_url is None
     without = {
-        "nodes": settings.node_facts == "off",
+        "jobs": untold,
+        "nodes": untold or settings.node_facts == "off",
         "usage": settings.portal_url is None,
-        "tenants": not settings.tenant_nodes,
+        "tenants": not settings.tells_tenants,
     }
     return tuple(flow for flow in flows_of(settings.mode) if not without.get(flow.name))
 

@@ -115,7 +115,7 @@ class Pull:
 
     def shown(self) -> AbstractSet[str]:
         """See `sources.tenancy.Held`. Nothing is to be waited for where the flow does not run."""
-        known = self._outbox.known("cloudvision_tenants", FOR_EVER) if self._settings.tenant_nodes else {}
+        known = self._outbox.known("cloudvision_tenants", FOR_EVER) if self._settings.tells_tenants else {}
         return {item.document.resource for item in known.values()}
 
     def _begun(self, keys: Iterable[str]) -> dict[str, int]:
@@ -124,7 +124,9 @@ class Pull:
 
 
 def make_cloudvision(settings: Settings) -> CloudVision:
-    """CloudVision's client."""
+    """CloudVision's client. Raises SettingsError when it has no address."""
+    if settings.cloudvision_url is None:
+        raise SettingsError("CVAGENT_CLOUDVISION_URL is not set: this needs CloudVision")
     return CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
 
 

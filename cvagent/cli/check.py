@@ -3,17 +3,17 @@
 import email.utils
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import click
 
 from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
+from cvagent.app.pull import make_cloudvision
 from cvagent.cli.check_accounts import check_accounts
 from cvagent.cli.check_portal import check_portal
 from cvagent.cli.finding import Finding
-from cvagent.clients.cloudvision import CloudVision
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm import Slurm, SlurmConfig
 from cvagent.clients.slurm_nodes import SlurmNodes
@@ -51,16 +51,17 @@ def _findings(env_file: Path | None) -> Iterator[Finding]:
         return
     yield Finding(True, "settings", f"mode {settings.mode}, flows: {', '.join(flow.name for flow in flows)}")
     yield from (Finding(None, "settings", note) for note in notes)
-    yield from _slurm(settings)
+    yield from _slurm(settings, {flow.name for flow in flows})
     yield _try("store", lambda: _store(settings))
-    yield from _cloudvision(settings)
+    if settings.cloudvision_url:
+        yield from _cloudvision(settings, settings.cloudvision_url)
     yield from check_portal(settings)
 
 
-def _slurm(settings: Settings) -> Iterator[Finding]:
+def _slurm(settings: Settings, flows: Container[str]) -> Iterator[Finding]:
     runner = make_runner(settings)
     slurm = Slurm(runner, settings.slurm_timeout_s)
-    yield from (_try(command, partial(_version, runner, command, settings)) for command in _tried(settings))
+    yield from (_try(command, partial(_version, runner, command, settings)) for command in _tried(settings, flows))
     try:
         config = slurm.config()
     except CvagentError as error:
@@ -71,7 +72,7 @@ def _slurm(settings: Settings) -> Iterator[Finding]:
     yield _try("live jobs", lambda: f"{len(slurm.live_jobs())} in slurmctld, pending ones not counted")
     yield from _accounting(settings, slurm, config)
     yield from check_accounts(settings, runner, config)
-    if settings.node_facts != "off":
+    if "nodes" in flows:
         yield _try("nodes", partial(_nodes, runner, settings))
     if "jobs" in config.private_data and os.geteuid() != 0:
         text = "PrivateData=jobs: this user sees only its own jobs; run as SlurmUser, or give it AdminLevel=Operator"
@@ -97,9 +98,10 @@ def _accounting(settings: Settings, slurm: Slurm, config: SlurmConfig) -> Iterat
         yield Finding(False, "accounting", text)
 
 
-def _tried(settings: Settings) -> tuple[str, ...]:
-    of_accounts = () if settings.mode == "push" else ("sacctmgr", "scancel")
-    return tuple(dict.fromkeys(_TRIED + _TRIED_FOR_NODES[settings.node_facts] + of_accounts))
+def _tried(settings: Settings, flows: Container[str]) -> tuple[str, ...]:
+    of_nodes = _TRIED_FOR_NODES[settings.node_facts] if "nodes" in flows else ()
+    of_accounts = ("sacctmgr", "scancel") if "accounts" in flows else ()
+    return tuple(dict.fromkeys(_TRIED + of_nodes + of_accounts))
 
 
 def _nodes(runner: Runner, settings: Settings) -> str:
@@ -117,8 +119,8 @@ def _store(settings: Settings) -> str:
     return "in memory: a restart looks back in Slurm's accounting" if in_memory else "opens"
 
 
-def _cloudvision(settings: Settings) -> Iterator[Finding]:
-    client = CloudVision(settings.cloudvision_url, settings.cloudvision_secret, settings.cloudvision_ca_file)
+def _cloudvision(settings: Settings, url: str) -> Iterator[Finding]:
+    client = make_cloudvision(settings)
     try:
         ping = client.ping()
     except CvagentError as error:
@@ -126,8 +128,8 @@ def _cloudvision(settings: Settings) -> Iterator[Finding]:
         return
     finally:
         client.close()
-    tls = "TLS verified" if settings.cloudvision_url.startswith("https") else "no TLS, loopback"
-    yield Finding(True, "CloudVision", f"{settings.cloudvision_url} answers, token taken, {tls}")
+    tls = "TLS verified" if url.startswith("https") else "no TLS, loopback"
+    yield Finding(True, "CloudVision", f"{url} answers, token taken, {tls}")
     yield _clock(ping.date)
 
 

@@ -32,7 +32,8 @@ def show_drift(env_file: Path | None, *, as_json: bool) -> bool:
     else:
         for drift in found:
             _show(drift)
-        click.echo(f"{len(found)} to mend" if found else "portal, Slurm and CloudVision agree")
+        compared = "portal, Slurm and CloudVision" if settings.tells_tenants else "portal and Slurm"
+        click.echo(f"{len(found)} to mend" if found else f"{compared} agree")
     return not found
 
 
@@ -47,7 +48,7 @@ def _find(settings: Settings) -> list[Drift]:
     ask = Ask(now=int(time.time()), since=0, known={}, cold=False)
     with closing(billing.portal), closing(SqlOutbox("sqlite://", cluster.name)) as nothing:
         pull = Pull(settings, cluster.name, cluster.runner, nothing, billing)
-        tenants = pull.tenants.observe(ask) if settings.tenant_nodes else None
+        tenants = pull.tenants.observe(ask) if settings.tells_tenants else None
         return find_drift(pull.members.observe(ask), tenants, _told(settings) if tenants else None, rules)
 
 

@@ -24,11 +24,15 @@ class ClusterSettings(BaseSettings):
         env_prefix="CVAGENT_", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    cloudvision_url: values.CloudVisionUrl = Field(
-        description="CloudVision's address, https://host or https://host:port; http:// on loopback only",
+    cloudvision_url: values.CloudVisionUrl | None = Field(
+        None,
+        description="CloudVision's address, https://host or https://host:port; http:// on loopback only; "
+        "none: the portal alone is served",
     )
     cloudvision_token: values.Token | None = Field(
-        None, description="CloudVision's service account token; give this or CVAGENT_CLOUDVISION_TOKEN_FILE"
+        None,
+        description="CloudVision's service account token; this or CVAGENT_CLOUDVISION_TOKEN_FILE is needed with "
+        "CVAGENT_CLOUDVISION_URL",
     )
     cloudvision_token_file: values.SecretFile | None = Field(
         None,
@@ -227,7 +231,12 @@ class ClusterSettings(BaseSettings):
     @field_validator("cloudvision_token_file")
     @classmethod
     def _one_token(cls, path: Path | None, others: ValidationInfo) -> Path | None:
-        if "cloudvision_token" in others.data and (path is None) == (others.data["cloudvision_token"] is None):
+        needed = others.data.get("cloudvision_url", "a wrong one") is not None
+        if (
+            needed
+            and "cloudvision_token" in others.data
+            and (path is None) == (others.data["cloudvision_token"] is None)
+        ):
             raise ValueError("give either CVAGENT_CLOUDVISION_TOKEN or CVAGENT_CLOUDVISION_TOKEN_FILE")
         return path
 

@@ -82,13 +82,15 @@ def load_settings(
     environ = os.environ if environ is None else environ
     written = _written(_env_file(env_file, environ), environ)
     given, notes = _by_setting(written, environ)
-    wrong = _unknown(written) + _unverified(written)
+    wrong = _unknown(written) + _unverified(written) + _without_address(given)
     try:
         settings = Settings(**{setting: _meant(entry) for setting, entry in given.items()})
     except ValidationError as error:
         wrong += [_told(detail, given) for detail in error.errors()]
     if wrong:
         raise SettingsError("\n".join(wrong))
+    if settings.cloudvision_url is None:
+        notes.append(f"{name_of('cloudvision_url')} is not set: the portal alone is served")
     return settings, notes + settings.exposed_files()
 
 
@@ -128,7 +130,7 @@ def _by_setting(written: Mapping[str, str], environ: Mapping[str, str]) -> tuple
     if NEVER_UNVERIFIED in written:
         notes.append(f"{NEVER_UNVERIFIED} is deprecated: certificates are always verified")
     for token, file in _TOKEN_FILES.items():
-        if not given.keys() & {token, file}:
+        if not given.keys() & {token, file} and token.replace("token", "url") in given:
             given |= _provided(token, file, environ)
     return given, notes
 
@@ -174,6 +176,15 @@ def _unverified(written: Mapping[str, str]) -> list[str]:
     return [f"{NEVER_UNVERIFIED}={written[NEVER_UNVERIFIED]}: certificates are always verified; {mend}"]
 
 
+def _without_address(given: Mapping[str, Given]) -> list[str]:
+    """Lines when there is nobody to tell anything, or a token for CloudVision and no address of it."""
+    has_token = bool(given.keys() & {"cloudvision_token", "cloudvision_token_file"})
+    if "cloudvision_url" in given or ("portal_url" in given and not has_token):
+        return []
+    missing = ["cloudvision_url"] if has_token else ["cloudvision_url", "cloudvision_token_file"]
+    return [f"{name_of(setting)}: is required ({Settings.model_fields[setting].description})" for setting in missing]
+
+
 def _unknown(written: Mapping[str, str]) -> list[str]:
     """A line for each name of ours that is no setting."""
     known = [*map(name_of, Settings.model_fields), ENV_FILE]
@@ -196,9 +207,7 @@ def _told(detail: Any, given: Mapping[str, Given]) -> str:
     name = entry.name if entry else name_of(setting)
     value = f"={shown(setting, entry.value)}" if entry else ""
     cause = detail.get("ctx", {}).get("error")
-    reason = (
-        str(cause) if cause else detail["msg"].replace("Input should", "must").replace("Field required", "is required")
-    )
+    reason = str(cause) if cause else detail["msg"].replace("Input should", "must")
     return f"{name}{value}: {reason} ({Settings.model_fields[setting].description})"
 
 

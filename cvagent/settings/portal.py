@@ -134,6 +134,11 @@ class Settings(ClusterSettings):
         self._portal_secret = secret_of(self.portal_token, self.portal_token_file)
 
     @property
+    def tells_tenants(self) -> bool:
+        """Whether CloudVision is to hear of tenants."""
+        return bool(self.tenant_nodes) and self.cloudvision_url is not None
+
+    @property
     def portal_secret(self) -> Secret:
         """The portal's token, from the setting or from its file."""
         return self._portal_secret

@@ -13,7 +13,7 @@ REQUIRED = ("cloudvision_url", "cloudvision_token")
 
 def default(setting):
     field = Settings.model_fields[setting]
-    return "" if field.is_required() or field.default is None else str(field.default)
+    return "" if field.default is None else str(field.default)
 
 
 def example():
@@ -23,7 +23,7 @@ def example():
             "# Settings of cvagent. Take away the # in front of a setting to give it; docs/settings.md says more.",
             "# An empty value counts as not given. The values below are the defaults.",
             "",
-            "# Needed:",
+            "# Needed, but where the portal alone is served:",
             *(line for setting in REQUIRED for line in example_of(setting)),
             "# All others:",
             *(line for setting in rest for line in example_of(setting)),
@@ -44,8 +44,6 @@ def table():
 
 
 def shown_default(setting):
-    if Settings.model_fields[setting].is_required():
-        return "needed"
     return f"`{cell(default(setting))}`" if default(setting) else "none"
 
 

@@ -45,8 +45,6 @@ class Tenants:
         self.sell(COMPONENTS)
         given = {
             "mode": "pull",
-            "cloudvision_url": "http://127.0.0.1:9",
-            "cloudvision_token": "unused",
             "portal_url": portal.url,
             "portal_token": portal.token,
             "portal_offering": self.market.offering,

@@ -9,11 +9,11 @@ from waiting import wait_until
 def started(make_tenants, make_agent, lab, stand_in):
     """Starts an agent of a mode beside a portal; both."""
 
-    def start(mode: str):
+    def start(mode: str, **settings):
         tenants = make_tenants()
         given = {name.removeprefix("CVAGENT_").lower(): value for name, value in tenants.settings.items()}
         kept = {name: value for name, value in given.items() if name.startswith(("portal", "account", "components"))}
-        agent = make_agent(lab, stand_in, mode=mode, portal_interval_s=5, tenant_nodes="metadata", **kept)
+        agent = make_agent(lab, stand_in, mode=mode, portal_interval_s=5, tenant_nodes="metadata", **kept, **settings)
         return tenants, agent
 
     return start
@@ -24,8 +24,11 @@ def settled(order) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["pull", "both"])
-def test_an_order_becomes_an_account_with_members_and_a_tenant_by_itself(started, stand_in, lab, mode):
-    tenants, agent = started(mode)
+def test_an_order_becomes_an_account_with_members_and_a_tenant_by_itself(started, stand_in, lab, mode, tmp_path):
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    (note := spool / "1.prolog_slurmctld").touch()
+    tenants, agent = started(mode, hook_spool=spool)
     order = tenants.order()
     agent.start()
     wait_until(lambda: settled(order), 30, "the order done")
@@ -42,9 +45,31 @@ def test_an_order_becomes_an_account_with_members_and_a_tenant_by_itself(started
     assert tenants.account(account) is None
     assert stand_in.jobs[order.resource.uuid]["state"] == "JOB_STATE_COMPLETED"
     assert (f"{job}@lab" in stand_in.jobs) is (mode == "both")
+    assert note.exists() is (mode == "pull")  # where nobody looks at jobs, it is another agent's
     lab.cancel(job)
     assert agent.readyz()[0] == 200
     assert agent.stop() == 0
+
+
+def test_the_portal_alone(started, stand_in, lab):
+    tenants, agent = started("both", cloudvision_url="", cloudvision_token_file="")
+    tenants.sell("cpu: {measured_unit: thousandths of a minute, unit_factor: 0.001, accounting_type: usage}\n")
+    order = tenants.order(cpu=10)
+    checked = agent.command("check")
+    assert checked.returncode == 0, checked.stdout
+    assert "flows: usage, accounts, order_states, members" in checked.stdout
+    assert "CVAGENT_CLOUDVISION_URL is not set: the portal alone is served" in checked.stdout
+    assert "CloudVision " not in checked.stdout
+    assert agent.command("run", "--once").returncode == 0
+    assert order.state == "done"
+    job = wait_until(lambda: tenants.submitted(order.resource.backend_id), 20, "a job in the account")
+    lab.wait_for(job, "RUNNING")
+    agent.start()
+    wait_until(lambda: any(usage.amount for usage in tenants.market.usages.values()), 30, "the usage")
+    lab.cancel(job)
+    assert agent.command("drift").stdout == "portal and Slurm agree\n"
+    assert agent.stop() == 0
+    assert stand_in.history == []
 
 
 def test_what_a_person_asks_beside_it(started, stand_in):

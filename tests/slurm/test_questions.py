@@ -51,8 +51,7 @@ def test_an_hour_of_rounds_over_a_thousand_running_jobs(make_lab):
     allocate = f"seq {RUNNING} | xargs -P 100 -I% salloc --no-shell -Q -A proj-a -n1 --mem=1"
     lab.run("sh", "-c", allocate, user="alice")
     wait_until(lambda: len(lab.slurm("squeue", "-h", "-t", "R", "-o", "%i").split()) == RUNNING, 60)
-    given = {"cloudvision_url": "https://cvp", "cloudvision_token": "none"}
-    settings = Settings(**given, slurm_bin_dir=lab.bin_dir, node_facts="off")
+    settings = Settings(slurm_bin_dir=lab.bin_dir, node_facts="off")
     # The hour before this one, in as many rounds as it would have had.
     clock, observer = FakeClock(time.time() - HOUR_S), FakeObserver()
     outbox = SqlOutbox("sqlite://", "lab")

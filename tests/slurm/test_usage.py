@@ -150,8 +150,6 @@ def test_the_usage_of_an_account_that_was_deleted_is_told_before_its_resource_en
     busy.wait_for_end(job)
     busy.slurm("sacctmgr", "-i", "delete", "account", "where", f"name={account}")
     settings = Settings(
-        cloudvision_url="https://cvp.example.org",
-        cloudvision_token="token",
         portal_url=portal.url,
         portal_token=portal.token,
         portal_offering=OFFERING,

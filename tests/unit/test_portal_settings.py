@@ -1,5 +1,6 @@
 import pytest
 
+from cvagent.app import flows_for
 from cvagent.errors import SettingsError
 from cvagent.settings import load, load_settings
 
@@ -33,6 +34,35 @@ def test_without_a_portal_nothing_of_it_is_needed():
     found = settings()
     assert (found.portal_url, found.portal_token, found.portal_token_file, found.portal_offering) == (None,) * 4
     assert found.secret_texts() == ["another-token"]
+
+
+def test_without_cloudvision_nothing_of_it_is_needed(tmp_path):
+    (tmp_path / "cloudvision_token").write_text("provided-all-the-same")
+    found, notes = load_settings(environ=PORTAL | {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert (found.cloudvision_url, found.cloudvision_token, found.cloudvision_token_file) == (None,) * 3
+    assert notes == ["CVAGENT_CLOUDVISION_URL is not set: the portal alone is served"]
+    assert found.secret_texts() == [TOKEN]
+
+
+@pytest.mark.parametrize("name", ["CVAGENT_CLOUDVISION_TOKEN", "API_TOKEN", "CVAGENT_CLOUDVISION_TOKEN_FILE"])
+def test_a_token_for_cloudvision_wants_its_address(name, tmp_path):
+    (tmp_path / "token").write_text("a-token")
+    value = str(tmp_path / "token")
+    with pytest.raises(SettingsError, match=r"\ACVAGENT_CLOUDVISION_URL: is required \(.*\)\Z"):
+        load_settings(environ=PORTAL | {name: value})
+
+
+@pytest.mark.parametrize(
+    ("mode", "flows"),
+    [
+        ("push", ["usage"]),
+        ("pull", ["accounts", "order_states", "members", "associations"]),
+        ("both", ["usage", "accounts", "order_states", "members", "associations"]),
+    ],
+)
+def test_without_cloudvision_there_are_the_flows_of_the_portal(mode, flows):
+    found, _ = load_settings(environ=PORTAL | {"CVAGENT_MODE": mode})
+    assert [flow.name for flow in flows_for(found)] == flows
 
 
 def test_each_default():
