@@ -15,7 +15,7 @@ SYSTEMD = ("sh", "-c", "mount --make-rshared / && exec /lib/systemd/systemd")
 RECIPE = """
 FROM debian:bookworm-slim
 RUN apt-get update -q && apt-get install -q -y --no-install-recommends \
-    systemd curl munge slurmctld slurmd slurm-client && rm -rf /var/lib/apt/lists/*
+    systemd curl mariadb-server munge slurmdbd slurmctld slurmd slurm-client && rm -rf /var/lib/apt/lists/*
 """
 SLURM_CONF = """
 ClusterName=lab
@@ -28,9 +28,24 @@ SlurmdSpoolDir=/var/lib/slurm/slurmd
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 ReturnToService=2
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=head
+AccountingStorageTRES=gres/gpu
+GresTypes=gpu
 NodeName=head CPUs=1
 PartitionName=batch Nodes=ALL Default=YES
 """
+
+SLURMDBD_CONF = """
+DbdHost=head
+SlurmUser=slurm
+PidFile=/run/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StorageLoc=slurm_acct_db
+"""
+DATABASE = "CREATE DATABASE slurm_acct_db; CREATE USER slurm@localhost; GRANT ALL ON slurm_acct_db.* TO slurm@localhost"
 
 
 class Machine:

@@ -1,6 +1,7 @@
 """The packages, the single file and systemd's units, on machines as they come from Debian."""
 
 import hashlib
+import json
 import os
 import re
 import runpy
@@ -11,7 +12,7 @@ from contextlib import closing
 
 import pytest
 from docker_engine import ROOT
-from native import RECIPE, RULED, SLURM_CONF, SYSTEMD, Machine
+from native import DATABASE, RECIPE, RULED, SLURM_CONF, SLURMDBD_CONF, SYSTEMD, Machine
 from waiting import wait_until
 
 from cvagent import __version__
@@ -39,6 +40,7 @@ PULL_ENV = """
 CVAGENT_CLOUDVISION_URL=http://127.0.0.1:8480
 CVAGENT_PORTAL_URL=http://127.0.0.1:8481
 CVAGENT_PORTAL_OFFERING=5eab0ca5e5e14f0a9a4d2d3f1f2a6c01
+CVAGENT_PORTAL_INTERVAL_S=5
 CVAGENT_COMPONENTS_FILE=/etc/cvagent/config-components.yaml
 CVAGENT_STORE_URL=sqlite:////var/lib/cvagent-pull/store.db
 CVAGENT_HTTP_LISTEN=127.0.0.1:9411
@@ -49,6 +51,7 @@ REPORTS = """
 LoadCredential=node_report_token:/etc/cvagent/node_report_token
 Environment=CVAGENT_NODE_REPORT_TOKEN_FILE=%d/node_report_token
 """
+PORTAL = "http://127.0.0.1:8481/standin"
 # Another of the same unit: one that is to hang.
 HANGS = """
 [Service]
@@ -94,7 +97,13 @@ def head(engine, packages):
         wait_until(lambda: machine.result("systemctl is-system-running").stdout.strip() == "running", START_LIMIT_S)
         machine.write("/etc/slurm/slurm.conf", SLURM_CONF)
         machine.sh("install -d -o slurm /var/lib/slurm/slurmctld /var/lib/slurm/slurmd")
-        machine.sh("systemctl restart munge slurmctld slurmd && dpkg -i /packages/*.deb")
+        machine.write("/etc/slurm/slurmdbd.conf", SLURMDBD_CONF)
+        machine.sh(
+            f"chmod 600 /etc/slurm/slurmdbd.conf && chown slurm /etc/slurm/slurmdbd.conf && mariadb -e '{DATABASE}'"
+        )
+        machine.sh("systemctl restart munge slurmdbd && dpkg -i /packages/*.deb")
+        wait_until(lambda: machine.result("sacctmgr -i add cluster lab").returncode == 0, START_LIMIT_S, "slurmdbd")
+        machine.sh("systemctl restart slurmctld slurmd")
         for name in ("stand-in", "stand-in-portal"):
             machine.write(f"/run/systemd/system/{name}.service", f"[Service]\nExecStart=cvagent {name}\n")
         for token in ("cloudvision_token", "portal_token", "node_report_token"):
@@ -195,11 +204,16 @@ def test_a_node_reports_by_its_timers_service(head, push):
     assert "cvagent-node-report.timer" in head.sh("systemctl list-timers --all")
 
 
-def test_pull_runs_as_slurms_user_with_both_tokens(head):
+def test_pull_carries_out_an_order_as_slurms_user_with_both_tokens(head):
+    project = json.loads(head.sh(f"curl -fsS {PORTAL}/market"))["projects"][0]["uuid"]
+    order = json.dumps({"project": project, "name": "bert", "limits": {"cpu": 1}})
     head.sh("systemctl start cvagent-pull")
     main = head.property("cvagent-pull", "MainPID")
     assert head.sh(f"stat -c %U /proc/{main}") == "slurm"
     assert head.sh("ls /run/credentials/cvagent-pull.service") == "cloudvision_token\nportal_token"
+    head.sh(f"curl -fsS -H 'Content-Type: application/json' -d '{order}' {PORTAL}/order")
+    shown = "sacctmgr -nP show account format=account"
+    wait_until(lambda: "_bert" in head.sh(shown), START_LIMIT_S, "the account")
     head.sh("systemctl stop cvagent-pull")
 
 
