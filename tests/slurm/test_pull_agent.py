@@ -62,8 +62,10 @@ def test_the_portal_alone(started, stand_in, lab):
     assert "CloudVision " not in checked.stdout
     assert agent.command("run", "--once").returncode == 0
     assert order.state == "done"
-    job = wait_until(lambda: tenants.submitted(order.resource.backend_id), 20, "a job in the account")
-    lab.wait_for(job, "RUNNING")
+    account = order.resource.backend_id
+    job = wait_until(lambda: tenants.submitted(account), 20, "a job in the account")
+    used = ("sacct", "-nXPa", f"--accounts={account}", "--format=elapsedraw")
+    wait_until(lambda: int(lab.slurm(*used) or 0) > 1, 30, "two seconds in accounting")
     agent.start()
     wait_until(lambda: any(usage.amount for usage in tenants.market.usages.values()), 30, "the usage")
     lab.cancel(job)
