@@ -18,7 +18,7 @@ UP_LIMIT_S = 180
 QUICK = """
 services:
   cvagent-push:
-    environment: {CVAGENT_JOB_INTERVAL_S: 1, CVAGENT_SLURM_TIMEOUT_S: 4}
+    environment: {CVAGENT_JOB_INTERVAL_S: 1, CVAGENT_NODE_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}
     healthcheck: {interval: 2s}
   cvagent-pull:
     environment: {CVAGENT_PORTAL_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}
