@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from queue import SimpleQueue
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sdnotify
 
@@ -130,7 +130,7 @@ class Agent:
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. SIGHUP reads filters, intervals and secrets again."""
         memory.hoard_nothing()
-        # A handler runs amid whatever the main thread does: setting an event that it is about to wait for would block.
+        # A handler runs amid whatever the main thread does: setting an event that it is about to wait for could block.
         signals: SimpleQueue[int] = SimpleQueue()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _frame: signals.put(number))
@@ -262,11 +262,18 @@ class Agent:
     def _on_stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stop.set()
 
+    def _make_rules(self, settings: Settings) -> dict[str, Any]:
+        """The rules by flow. Raises SettingsError when these are not the settings of the flows that run."""
+        if (flows := flows_for(settings)) != self._flows:
+            names = ", ".join(flow.name for flow in flows)
+            raise SettingsError(f"with them there would be other flows ({names}): that takes a restart")
+        return {flow.name: rules_for(flow.name, settings, self._cluster.name) for flow in flows}
+
     def _take_over(self) -> None:
         """Take over filters, intervals, log level and secrets; keep the old ones when the new settings are wrong."""
         try:
             settings = self._reload()
-            rules = {flow.name: rules_for(flow.name, settings, self._cluster.name) for flow in self._flows}
+            rules = self._make_rules(settings)
         except SettingsError as error:
             log.error("SIGHUP: the old settings stay, as the new ones are wrong")
             for line in str(error).splitlines():
@@ -274,7 +281,7 @@ class Agent:
             return
         logs.set_up(settings.log_level, settings.log_format, settings.secret_texts)
         for courier, sink in zip(self._couriers, self._sinks, strict=True):
-            if isinstance(sink, CloudVisionSink) and settings.cloudvision_url:
+            if isinstance(sink, CloudVisionSink):
                 sink.replace_token(settings.cloudvision_secret)
             courier.cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
         self._billing.portal.replace_token(settings.portal_secret)

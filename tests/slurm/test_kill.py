@@ -138,6 +138,19 @@ def test_sighup_takes_over_filters_and_interval_and_keeps_the_old_ones_when_they
     assert agent.told(kept, left) == ["CANCELLED", "CANCELLED"]
 
 
+def test_sighup_with_other_flows_says_that_they_take_a_restart(lab, make_agent, stand_in):
+    agent = make_agent(lab, stand_in)
+    del agent.settings["CVAGENT_NODE_FACTS"]
+    agent.env_file.write_text("CVAGENT_NODE_FACTS=off\n")
+    agent.start()
+    agent.settle()
+    agent.env_file.write_text("CVAGENT_NODE_FACTS=srun\n")
+    agent.reload()
+    wait_until(lambda: "there would be other flows (jobs, nodes): that takes a restart" in agent.log(), 10)
+    assert "were read again" not in agent.log()
+    agent.settle()
+
+
 def test_sighup_takes_over_another_interval(lab, make_agent, stand_in):
     agent = make_agent(lab, stand_in)
     del agent.settings["CVAGENT_JOB_INTERVAL_S"]
