@@ -178,11 +178,16 @@ def _unverified(written: Mapping[str, str]) -> list[str]:
 
 def _without_address(given: Mapping[str, Given]) -> list[str]:
     """Lines when there is nobody to tell anything, or a token for CloudVision and no address of it."""
-    has_token = bool(given.keys() & {"cloudvision_token", "cloudvision_token_file"})
-    if "cloudvision_url" in given or ("portal_url" in given and not has_token):
+    url, token, file = "cloudvision_url", "cloudvision_token", "cloudvision_token_file"
+    tokens = [entry.name for setting, entry in given.items() if setting in {token, file}]
+    if url in given or ("portal_url" in given and not tokens):
         return []
-    missing = ["cloudvision_url"] if has_token else ["cloudvision_url", "cloudvision_token_file"]
-    return [f"{name_of(setting)}: is required ({Settings.model_fields[setting].description})" for setting in missing]
+    if tokens:
+        return [f"{name_of(url)}: is required with {tokens[0]} ({Settings.model_fields[url].description})"]
+    return [
+        f"{name_of(url)}: is required, or {name_of('portal_url')} ({Settings.model_fields[url].description})",
+        f"{name_of(file)}: is required ({Settings.model_fields[file].description})",
+    ]
 
 
 def _unknown(written: Mapping[str, str]) -> list[str]:

@@ -48,7 +48,7 @@ def test_without_cloudvision_nothing_of_it_is_needed(tmp_path):
 def test_a_token_for_cloudvision_wants_its_address(name, tmp_path):
     (tmp_path / "token").write_text("a-token")
     value = str(tmp_path / "token")
-    with pytest.raises(SettingsError, match=r"\ACVAGENT_CLOUDVISION_URL: is required \(.*\)\Z"):
+    with pytest.raises(SettingsError, match=rf"\ACVAGENT_CLOUDVISION_URL: is required with {name} \(.*\)\Z"):
         load_settings(environ=PORTAL | {name: value})
 
 
