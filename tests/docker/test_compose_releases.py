@@ -8,6 +8,7 @@ RELEASES = {
     "debian:trixie-slim": ("24.11", "24.12"),
     "debian:sid-slim": ("25", "9"),
 }
+TASKS = 3
 
 
 @pytest.fixture(params=RELEASES, ids=["bookworm", "trixie", "sid"], scope="module")
@@ -23,9 +24,11 @@ def test_jobs_of_every_kind_reach_cloudvision(example, request):
     assert example.wait_until_running(running)["nodes"] == {"values": ["node1", "node2"]}
     example.slurm("scancel", running)
     failed = example.submit("-N1", script="exit 3")
-    array = example.submit("-N1", "--array=1-3", script="sleep 1; exit $((SLURM_ARRAY_TASK_ID - 1))")
+    array = example.submit("-N1", f"--array=1-{TASKS}", script="sleep 1; exit $((SLURM_ARRAY_TASK_ID - 1))")
     done = example.submit("-N2", script="sleep 2")
     assert example.told(running, failed, done) == ["CANCELLED", "FAILED", "COMPLETED"]
+    # slurmdbd hears of the tasks one by one: before that an array may look whole with one of them.
+    wait_until(lambda: len(example.truth(array)) == TASKS, 60, "the end of all tasks")
     assert sorted(example.told(array)) == ["COMPLETED", "FAILED", "FAILED"]
     assert example.rounds("skipped") == skipped
 
