@@ -19,7 +19,7 @@ from cvagent.model.nodes import joined
 # Enough for the inventory with all its own limits, and for a slow login.
 _NODE_S = 20.0
 # What is left of the whole for telling who was too late.
-_TELLING_S = 1.0
+_TELLING_S = 2.0
 
 
 class SshAccess(Struct, frozen=True):
