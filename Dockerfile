@@ -20,13 +20,17 @@ RUN --mount=type=secret,id=ca \
     /opt/build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.txt && \
     /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /tmp/wheel . && \
     /opt/cvagent/bin/pip install --no-cache-dir --no-deps /tmp/wheel/cvagent-*.whl && \
-    rm -rf /opt/cvagent/lib/python3*/site-packages/pip /opt/cvagent/lib/python3*/site-packages/pip-* \
-           /opt/cvagent/lib/python3*/site-packages/setuptools* /opt/cvagent/bin/pip*
+    cd /opt/cvagent && rm -rf bin/pip* lib/python3*/site-packages/pip lib/python3*/site-packages/pip-* \
+        lib/python3*/site-packages/setuptools* lib/python3*/site-packages/pkg_resources \
+        lib/python3*/site-packages/_distutils_hack lib/python3*/site-packages/distutils-precedence.pth
 
 FROM ${BASE}
+# Of which commit it is: make image says.
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="cvagent" \
       org.opencontainers.image.description="Tells Arista CloudVision which Slurm job runs where" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/cvagent /opt/cvagent
 # A volume that is mounted here is the agent's to write: for a store in a file.
@@ -35,8 +39,5 @@ ENV PATH=/opt/cvagent/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 # Writes nothing: a read-only root file system will do. To reach the Docker socket, add its group: --group-add.
 USER 65532:65532
 EXPOSE 9410
-HEALTHCHECK --interval=30s --timeout=5s --start-period=15s \
-    CMD ["python3", "-c", "import os, urllib.request; \
-listen = os.environ.get('CVAGENT_HTTP_LISTEN') or '127.0.0.1:9410'; \
-listen == 'off' or urllib.request.urlopen(f'http://127.0.0.1:{listen.split(chr(58))[-1]}/healthz', timeout=4)"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=15s CMD ["python3", "-m", "cvagent.healthz"]
 ENTRYPOINT ["python3", "-m", "cvagent"]

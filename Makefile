@@ -2,9 +2,10 @@
 # make test     set up, then every test, the ones against a real Slurm included
 # make check    lint, types, layers, known vulnerabilities, then make test
 # make package  a Debian package, an RPM and a single file, in dist/, with what they hold (CycloneDX)
+# make image    the container image, and what it holds (CycloneDX) in dist/
 # make bench    measure, and print the table of docs/performance.md (its page says how to renew it)
 .DEFAULT_GOAL := help
-.PHONY: help setup lab-packages test-packages demo test check lint types layers audit bench package sbom lock clean
+.PHONY: help setup lab-packages test-packages demo test check lint types layers audit bench package image sbom lock clean
 
 UV ?= $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 PYTHON ?= $(shell lab/python)
@@ -56,12 +57,16 @@ package: setup sbom
 	.venv/bin/python package/build.py dist $(PYTHONS)
 	@ls -sh dist
 
+image: sbom
+	docker build --build-arg REVISION=$$(git rev-parse HEAD) $(if $(CA),--secret id=ca,src=$(CA)) -t cvagent .
+
+DIST ?= dist
 sbom: setup
 	@$(UV) venv -q --clear --python .venv/bin/python build/sbom
 	@$(UV) pip sync -q --require-hashes --python build/sbom requirements/run.txt
-	@mkdir -p dist
+	@mkdir -p $(DIST)
 	@sed "s/^dynamic = .*/version = \"$$(.venv/bin/python -c 'import cvagent; print(cvagent.__version__)')\"/" pyproject.toml >build/pyproject.toml
-	.venv/bin/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml -o dist/cvagent.cdx.json build/sbom
+	.venv/bin/cyclonedx-py environment --output-reproducible --pyproject build/pyproject.toml -o $(DIST)/cvagent.cdx.json build/sbom
 
 bench: setup test-packages
 	.venv/bin/python -m benchmarks
