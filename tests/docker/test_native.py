@@ -232,7 +232,8 @@ def test_the_debian_packages_run_and_leave_nothing(bare):
     before = everything(bare)
     bare.sh("dpkg --force-depends -i /packages/*.deb")
     assert bare.sh("cvagent --version") == f"cvagent, version {__version__}"
-    bare.write("/etc/cvagent/cloudvision_token", "token\n", "600")
+    for token in ("cloudvision_token", "portal_token", "http_token", "node_report_token"):
+        bare.write(f"/etc/cvagent/{token}", "token\n", "600")
     done = bare.result("cvagent --env-file /etc/cvagent/push.env check")
     assert done.returncode == 1
     assert re.search(r"^FAIL +settings +CVAGENT_CLOUDVISION_URL: is required", done.stdout, re.MULTILINE)
