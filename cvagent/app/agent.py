@@ -235,7 +235,6 @@ class Agent:
 
     def _wind_down(self, server: "HttpServer | None") -> None:
         log.info("stopping: what is under way is finished, the rest stays in the store")
-        self._cluster.runner.stop()
         ending = threading.Thread(target=self._end_work, daemon=True)
         ending.start()
         ending.join(_STOP_S)
@@ -247,6 +246,7 @@ class Agent:
         self._close()
 
     def _end_work(self) -> None:
+        self._cluster.runner.stop()
         if self._notes:
             self._notes.stop()
         for sink in self._sinks:

@@ -4,6 +4,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
 from typing import Any
@@ -25,6 +26,8 @@ from cvagent.errors import CommandFailed
 
 # What the engine may take on top of the command's own limit, in seconds.
 _GRACE_S = 5.0
+# How soon a run hears of stop(), in seconds.
+_GLANCE_S = 0.2
 _KILL_AFTER_S = 1
 _HEADER = 8
 _CHUNK = 1024 * 1024
@@ -65,7 +68,7 @@ class DockerRunner:
         self._sdk = importlib.import_module("docker")
         self._connect = client or self._local_engine
         self._engines: dict[float, Any] = {}
-        self._connecting = threading.Lock()
+        self._keeping = threading.Lock()
         self._stopped = threading.Event()
         self._open: set[requests.Response] = set()
         self._opening = threading.Lock()
@@ -74,8 +77,12 @@ class DockerRunner:
         """See Runner."""
         watch = Watch(PurePath(command[0]).name, timeout_s, self._stopped)
         output = Output(watch.name, self._max_stdout)
-        with self._readable(watch, timeout_s):
-            exit_code = self._exec(command, watch, output, timeout_s, env or {})
+
+        def carry_out() -> int:
+            with self._readable(watch, timeout_s):
+                return self._exec(command, watch, output, timeout_s, env or {})
+
+        exit_code = _awaited(carry_out, watch)
         if exit_code in {_TIMED_OUT, _KILLED} and watch.spent():
             raise watch.too_late()
         if exit_code in {_NOT_RUN, _NOT_FOUND, _KILLED}:
@@ -89,7 +96,7 @@ class DockerRunner:
             for response in self._open:
                 with suppress(OSError, ValueError, RuntimeError):
                     response.raw.shutdown()
-        with self._connecting:
+        with self._keeping:
             for engine in self._engines.values():
                 engine.close()
 
@@ -99,6 +106,8 @@ class DockerRunner:
         engine = self._engine(timeout_s + _GRACE_S)
         arguments = ["timeout", "-k", str(_KILL_AFTER_S), _seconds(timeout_s)]
         arguments += [in_folder(self._bin_dir, command[0]), *command[1:]]
+        # Nobody waits any more for what an engine that hung would now begin.
+        watch.glance()
         exec_id = engine.exec_create(self._container, arguments, environment=self._environment | dict(env))["Id"]
         with self._stream(engine, exec_id, watch) as raw:
             for kind, chunk in _frames(raw, watch):
@@ -113,6 +122,7 @@ class DockerRunner:
         Not by the SDK's exec_start: that waits without a limit, and loses what arrives together with the headers.
         """
         url = f"{engine.base_url}/v{engine.api_version}/exec/{exec_id}/start"
+        watch.glance()
         with engine.post(url, json={"Detach": False, "Tty": False}, stream=True, timeout=engine.timeout) as response:
             response.raise_for_status()
             with self._opening:
@@ -132,16 +142,24 @@ class DockerRunner:
 
     def _engine(self, http_timeout_s: float) -> Any:
         """One client for each limit: the SDK keeps its timeout in the client."""
-        with self._connecting:
-            if http_timeout_s not in self._engines:
-                self._engines[http_timeout_s] = self._connect(http_timeout_s)
-            return self._engines[http_timeout_s]
+        with self._keeping:
+            engine = self._engines.get(http_timeout_s)
+        # Not under the lock: to connect the SDK asks the engine for its version, which may take as long as the limit.
+        return engine or self._kept(http_timeout_s, self._connect(http_timeout_s))
+
+    def _kept(self, http_timeout_s: float, made: Any) -> Any:
+        """The client to use: the one just made, or that of a thread that was sooner."""
+        with self._keeping:
+            kept = self._engines.setdefault(http_timeout_s, made)
+        if kept is not made or self._stopped.is_set():
+            made.close()
+        return kept
 
     def _local_engine(self, http_timeout_s: float) -> Any:
         return self._sdk.APIClient(**self._sdk.utils.kwargs_from_env(), timeout=http_timeout_s, version="auto")
 
     def _forget_engine(self, http_timeout_s: float) -> None:
-        with self._connecting:
+        with self._keeping:
             engine = self._engines.pop(http_timeout_s, None)
         if engine is not None:
             engine.close()
@@ -194,6 +212,30 @@ class DockerRunner:
         return f"the container {self._container} is stopped or paused: start it ({words})"
 
 
+def _awaited(work: Callable[[], int], watch: Watch) -> int:
+    """What `work` returns. It is left alone when the agent stops or the time is over: the SDK cannot be interrupted.
+
+    As the container ends the command in time, it is the engine that does not answer then.
+    """
+    done: Future[int] = Future()
+
+    def carry_out() -> None:
+        try:
+            done.set_result(work())
+        except CommandFailed as error:
+            done.set_exception(error)
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+
+    threading.Thread(target=carry_out, name=watch.name, daemon=True).start()
+    while not wait([done], _GLANCE_S).done:
+        watch.check()
+        if watch.spent(_GRACE_S):
+            raise CommandFailed(watch.name, _silent_engine())
+    return done.result()
+
+
 def _frames(raw: Any, watch: Watch) -> Iterator[tuple[int, bytes]]:
     """(stream, piece) of a multiplexed answer: a header of 1 byte stream, 3 bytes 0, 4 bytes length, then the piece."""
     while header := _exactly(raw, _HEADER, watch):
@@ -226,14 +268,21 @@ def _broke_off(watch: Watch) -> CommandFailed:
     return CommandFailed(watch.name, "the Docker engine's answer broke off")
 
 
+def _engine_named() -> str:
+    return f"Docker engine at {os.environ.get('DOCKER_HOST', 'unix:///var/run/docker.sock')}"
+
+
+def _silent_engine() -> str:
+    return f"the {_engine_named()} does not answer"
+
+
 def _no_engine(error: Exception) -> str:
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     text = " ".join(str(error).split())
     if "Permission denied" in text:
-        return f"the agent may not use the Docker engine at {host}: give its user the group of the socket"
+        return f"the agent may not use the {_engine_named()}: give its user the group of the socket"
     if isinstance(error, requests.Timeout) or "timed out" in text.lower():
-        return f"the Docker engine at {host} does not answer"
-    return f"no Docker engine at {host}: is it running, and is its socket mounted? ({text[-120:]})"
+        return _silent_engine()
+    return f"no {_engine_named()}: is it running, and is its socket mounted? ({text[-120:]})"
 
 
 def _seconds(limit_s: float) -> str:

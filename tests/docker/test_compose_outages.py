@@ -10,6 +10,8 @@ CONTAINER = "slurmctld"
 LIMIT_S = 4
 # Of the timeout command, and of a busy machine.
 GRACE_S = 3
+# What Docker gives a container by itself.
+STOP_S = 10
 
 
 @contextmanager
@@ -100,6 +102,28 @@ def test_a_command_that_hangs_ends_by_our_own_limit_and_leaves_no_process(exampl
         ages = [int(line.split()[1]) for line in running if "squeue" in line]
         assert all(age <= LIMIT_S + GRACE_S for age in ages), running
     example.wait_for_rounds("done")
+
+
+@contextmanager
+def silent_proxy(example):
+    """It takes connections and answers none. The agent runs in the end, whatever was done to it."""
+    example.compose("kill", "--signal=STOP", "socket-proxy")
+    try:
+        yield
+    finally:
+        example.compose("kill", "--signal=CONT", "socket-proxy")
+        example.compose("start", "cvagent-push")
+
+
+def test_an_agent_stops_in_time_while_the_proxy_answers_nobody(example):
+    with silent_proxy(example):
+        example.wait_for_rounds("skipped")
+        assert "does not answer" in example.compose("logs", "--no-log-prefix", "--tail=200", "cvagent-push")
+        example.compose("stop", "-t", STOP_S, "cvagent-push")
+        shown = example.compose("ps", "--all", "--format", "{{.ExitCode}}", "cvagent-push")
+    example.healthy("socket-proxy", "cvagent-push")
+    example.wait_for_rounds("done")
+    assert shown.strip() == "0"
 
 
 def _last_probe(example) -> str:

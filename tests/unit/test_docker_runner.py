@@ -5,9 +5,12 @@ import json
 import os
 import re
 import signal
+import socket
 import socketserver
 import subprocess
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -20,6 +23,8 @@ from cvagent.clients.docker import DockerRunner
 from cvagent.errors import CommandFailed
 
 CONTAINER = "slurmctld"
+# What the engine may take beside the command.
+ENGINE_S = 5
 NOT_STARTED = (
     'OCI runtime exec failed: exec failed: unable to start container process: exec: "{}": '
     "executable file not found in $PATH: unknown"
@@ -297,3 +302,129 @@ def test_no_right_to_the_socket(engine, socket_path):
     assert engine
     done = subprocess.run([os.sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "may not use the Docker engine" in done.stdout, done.stderr
+
+
+@pytest.fixture
+def silent(socket_path, monkeypatch):
+    """An engine that takes connections and answers nobody."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket_path}")
+    with Silent(socket_path) as engine:
+        yield engine
+
+
+class Silent:
+    def __init__(self, path):
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(str(path))
+        self._socket.listen()
+        self._socket.settimeout(LONG)
+        self._taken = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        # Who still waits for an answer ends now.
+        self._socket.settimeout(0)
+        with suppress(BlockingIOError):
+            while True:
+                self.taken()
+        self._socket.close()
+        for connection in self._taken:
+            connection.close()
+        left_alone()
+
+    def taken(self):
+        """Waits for the next connection and for what is asked on it."""
+        connection, _ = self._socket.accept()
+        self._taken.append(connection)
+        return connection.recv(1000)
+
+
+@pytest.fixture
+def asking():
+    """Runs calls in threads of their own; no test ends before they do."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool.submit
+
+
+def left_alone():
+    """Waits for those that nobody waited for."""
+    for thread in threading.enumerate():
+        if thread.name == "squeue":
+            thread.join(LONG)
+
+
+def refused_after_s(runner, timeout_s=LONG):
+    """Seconds until a run was given up, and why."""
+    began = time.monotonic()
+    with pytest.raises(CommandFailed) as failed:
+        runner.run(["squeue"], timeout_s=timeout_s)
+    return time.monotonic() - began, failed.value.reason
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+@pytest.mark.usefixtures("left_by_the_sdk")
+class TestEngineThatNeverAnswers:
+    def test_stop_waits_for_nobody_and_ends_what_runs(self, silent, asking):
+        runner = DockerRunner(CONTAINER)
+        running = asking(refused_after_s, runner)
+        assert b"/version" in silent.taken()
+        began = time.monotonic()
+        runner.stop()
+        assert time.monotonic() - began < 1
+        assert running.result()[1] == "ended because the agent stops"
+        assert time.monotonic() - began < 2
+
+    def test_runs_at_once_each_keep_their_own_limit(self, silent, asking):
+        runner = DockerRunner(CONTAINER)
+        running = [asking(refused_after_s, runner, timeout_s=0.1) for _ in range(3)]
+        assert b"/version" in silent.taken()
+        for run in running:
+            seconds, reason = run.result()
+            assert seconds < ENGINE_S + 3
+            assert re.fullmatch(r"the Docker engine at unix:\S+ does not answer", reason)
+        runner.stop()
+
+
+def test_a_client_that_another_thread_made_sooner_is_used_and_ours_closed(engine, asking):
+    assert engine
+    made, both = [], threading.Barrier(2)
+
+    class Client(docker.APIClient):
+        closed = False
+
+        def close(self):
+            super().close()
+            self.closed = True
+
+    def connect(http_timeout_s):
+        client = Client(base_url=os.environ["DOCKER_HOST"], timeout=http_timeout_s, version="1.41")
+        made.append(client)
+        both.wait(LONG)
+        return client
+
+    runner = DockerRunner(CONTAINER, client=connect)
+    runs = [asking(runner.run, ["echo", "x"], timeout_s=LONG) for _ in range(2)]
+    assert [run.result() for run in runs] == [b"x\n"] * 2
+    assert sorted(client.closed for client in made) == [False, True]
+    runner.stop()
+    assert all(client.closed for client in made)
+
+
+def test_a_command_is_not_begun_when_nobody_waits_for_it_any_more(engine, asking):
+    connected, connecting = threading.Event(), threading.Event()
+
+    def connect(http_timeout_s):
+        connecting.set()
+        connected.wait(LONG)
+        return docker.APIClient(base_url=os.environ["DOCKER_HOST"], timeout=http_timeout_s, version="1.41")
+
+    runner = DockerRunner(CONTAINER, client=connect)
+    running = asking(refused_after_s, runner)
+    connecting.wait(LONG)
+    runner.stop()
+    assert running.result()[1] == "ended because the agent stops"
+    connected.set()
+    left_alone()
+    assert engine.execs == {}
