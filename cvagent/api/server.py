@@ -31,6 +31,8 @@ MAX_ROWS = 100_000
 _START_S = 10.0
 # A request under way may take so long when the server stops; the thread is left behind after a second more.
 _GRACE_S = 1
+# What is so at every start; any other reason may have passed by the next one.
+_LASTING = frozenset({errno.EACCES})
 _REASONS = {
     errno.EADDRINUSE: "another program listens there",
     errno.EADDRNOTAVAIL: "this machine does not have that address",
@@ -157,7 +159,8 @@ class HttpServer:
         """Listen; comes back when requests are answered.
 
         Raises:
-            SettingsError: The address cannot be had; the text names CVAGENT_HTTP_LISTEN.
+            SettingsError: The address may not be had; the text names CVAGENT_HTTP_LISTEN.
+            CvagentError: It cannot be had now.
         """
         listening = _listening(self._listen)
         self.port = listening.getsockname()[1]
@@ -199,7 +202,7 @@ def _config(app: ASGIApp) -> uvicorn.Config:
 
 
 def _listening(listen: Listen) -> socket.socket:
-    """A socket that listens. Raises SettingsError."""
+    """A socket that listens. Raises as `HttpServer.start` does."""
     try:
         found = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A name like localhost may stand for both families; IPv4 is what most clients try.
@@ -207,7 +210,8 @@ def _listening(listen: Listen) -> socket.socket:
         return _bound(family, address)
     except OSError as error:
         reason = _REASONS.get(error.errno or 0, error.strerror)
-        raise SettingsError(f"CVAGENT_HTTP_LISTEN: cannot listen on {listen.host}:{listen.port}: {reason}") from None
+        failure = SettingsError if error.errno in _LASTING else CvagentError
+        raise failure(f"CVAGENT_HTTP_LISTEN: cannot listen on {listen.host}:{listen.port}: {reason}") from None
 
 
 def _bound(family: int, address: tuple[object, ...]) -> socket.socket:

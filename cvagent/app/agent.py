@@ -71,7 +71,8 @@ class Agent:
         force: Let plans remove more than the guard allows.
 
     Raises:
-        SettingsError: The mode has no flows, or the cluster has no name.
+        SettingsError: The mode has no flows.
+        SourceError: The cluster has no name in the settings, and Slurm does not tell it.
         StoreError: The store does not open.
     """
 

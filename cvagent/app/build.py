@@ -21,7 +21,7 @@ from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 from cvagent.clients.ssh_nodes import SshAccess, SshNodes
-from cvagent.errors import CvagentError, SettingsError
+from cvagent.errors import CvagentError, SourceError
 from cvagent.flows import Flow, flows_of
 from cvagent.loops import Horizon
 from cvagent.ports import Sink, Source
@@ -76,7 +76,7 @@ def reach_cluster(settings: Settings) -> Cluster:
     """The cluster's commands and name.
 
     Raises:
-        SettingsError: No name is set and Slurm does not tell its own.
+        SourceError: No name is set and Slurm does not tell its own, for now.
     """
     runner = make_runner(settings)
     slurm = Slurm(runner, settings.slurm_timeout_s)
@@ -85,7 +85,7 @@ def reach_cluster(settings: Settings) -> Cluster:
     try:
         return Cluster(slurm.config().cluster, runner, slurm)
     except CvagentError as error:
-        raise SettingsError(f"CVAGENT_CLUSTER is not set and Slurm does not tell its ClusterName: {error}") from None
+        raise SourceError(f"CVAGENT_CLUSTER is not set and Slurm does not tell its ClusterName: {error}") from None
 
 
 def make_rules(settings: Settings, cluster: str, *, force: bool = False) -> JobRules:

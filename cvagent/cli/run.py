@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 def run_agent(env_file: Path | None, *, once: bool, force: bool) -> None:
-    """Run until stopped, or one round. Raises SettingsError or StoreError; SystemExit(1) when `once` left something."""
+    """Run until stopped, or one round. Raises CvagentError; SystemExit(1) when `once` left something."""
     settings, notes = load_settings(env_file)
     logs.set_up(settings.log_level, settings.log_format, settings.secret_texts)
     for note in notes:

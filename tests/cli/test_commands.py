@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -139,10 +141,58 @@ def test_pull_has_nothing_to_run_yet(cvagent):
     assert "CVAGENT_MODE=pull" in told.stderr
 
 
-def test_no_cluster_name_no_start(cvagent, tmp_path):
-    told = cvagent("run", CVAGENT_SLURM_BIN_DIR=str(tmp_path))
-    assert told.exit_code == 2
-    assert "CVAGENT_CLUSTER is not set" in told.stderr
+@pytest.fixture
+def taken():
+    """An address on which another program listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def slurm_away(folder):
+    """A folder with Slurm's commands, of which none reaches slurmctld."""
+    for name in ("squeue", "sacct", "scontrol", "sinfo"):
+        command = folder / name
+        command.write_text("#!/bin/sh\necho 'error: Unable to contact slurm controller' >&2; exit 1\n")
+        command.chmod(0o755)
+    return str(folder)
+
+
+@pytest.fixture
+def start(settings, tmp_path):
+    """Starts the agent as systemd does, and returns what came of it."""
+
+    def call(**changes: str) -> subprocess.CompletedProcess:
+        program = [sys.executable, "-m", "cvagent"]
+        env = os.environ | settings | changes
+        return subprocess.run(program, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+
+    return call
+
+
+class TestWhatIsDownAtTheStartIsNoWrongSetting:
+    """Whoever started the agent tries again after exit code 1, and not after 2."""
+
+    def test_slurmctld(self, start, tmp_path):
+        told = start(CVAGENT_SLURM_BIN_DIR=slurm_away(tmp_path))
+        unnamed = "Error: CVAGENT_CLUSTER is not set and Slurm does not tell its ClusterName: scontrol: "
+        assert (told.returncode, unnamed in told.stderr) == (1, True), told.stderr
+        assert "Unable to contact slurm controller" in told.stderr
+
+    def test_docker(self, start, tmp_path):
+        docker = {"CVAGENT_SLURM_DEPLOYMENT": "docker", "CVAGENT_SLURM_CONTAINER": "slurmctld"}
+        told = start(DOCKER_HOST=f"unix://{tmp_path}/none", CVAGENT_SLURM_BIN_DIR="", **docker)
+        assert (told.returncode, "no Docker engine at unix://" in told.stderr) == (1, True), told.stderr
+
+    def test_postgresql(self, start):
+        told = start(CVAGENT_STORE_URL="postgresql://me@127.0.0.1:1/x")
+        assert (told.returncode, "(CVAGENT_STORE_URL)" in told.stderr) == (1, True), told.stderr
+
+    def test_address_of_the_pages(self, start, tmp_path, taken):
+        """As Slurm need not answer when the cluster has a name, it gets as far as that."""
+        away = slurm_away(tmp_path)
+        told = start(CVAGENT_CLUSTER="lab", CVAGENT_SLURM_BIN_DIR=away, CVAGENT_HTTP_LISTEN=taken)
+        said = f"Error: CVAGENT_HTTP_LISTEN: cannot listen on {taken}: another program listens there"
+        assert (told.returncode, said in told.stderr) == (1, True), told.stderr
 
 
 def test_a_wrong_fault_names_what_is_allowed(cvagent):

@@ -8,7 +8,7 @@ import runpy
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from docker_engine import ROOT
@@ -27,6 +27,8 @@ BASE = "debian:bookworm-slim"
 DYNAMIC_UIDS = range(61184, 65520)
 STOP_LIMIT_S = 10
 START_LIMIT_S = 30
+# A start under way still fails, and ten seconds after that comes the next.
+RESTART_LIMIT_S = 60
 # With the settings below the agent calls it a hang after 71 s.
 HANG_LIMIT_S = 100
 PUSH_ENV = """
@@ -56,6 +58,8 @@ PORTAL = "http://127.0.0.1:8481/standin"
 HANGS = """
 [Service]
 StateDirectory=
+# With a name it comes up while another test has slurmctld stopped.
+Environment=CVAGENT_CLUSTER=lab
 Environment=CVAGENT_STORE_URL=sqlite:// CVAGENT_HTTP_LISTEN=off CVAGENT_NODE_FACTS=off
 Environment=CVAGENT_SLURM_TIMEOUT_S=1 CVAGENT_INVENTORY_TIME_S=5 CVAGENT_CLOUDVISION_TOKEN_FILE=/run/hang/token
 ExecStartPre=+sh -c 'umask 022; mkdir -p /run/hang; echo stand-in-token >/run/hang/new'
@@ -149,6 +153,15 @@ def push(head):
     head.sh("systemctl stop cvagent-push")
 
 
+@contextmanager
+def without_slurmctld(machine):
+    machine.sh("systemctl stop slurmctld")
+    try:
+        yield
+    finally:
+        machine.sh("systemctl start slurmctld")
+
+
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
@@ -192,6 +205,16 @@ def test_wrong_settings_are_said_once_and_not_tried_again(head):
     assert head.property("cvagent-push", "ActiveState") == "failed"
     assert head.property("cvagent-push", "ExecMainStatus") == "2"
     assert "CVAGENT_MODE='pusch': must be 'push'" in head.sh("journalctl -o cat -u cvagent-push")
+
+
+def test_a_service_that_is_upgraded_without_slurmctld_comes_up_by_itself_once_it_answers(head, push):
+    with without_slurmctld(head):
+        head.sh("sh /var/lib/dpkg/info/cvagent.postinst configure")
+        wait_until(lambda: head.property(push, "SubState") == "auto-restart", START_LIMIT_S)
+        assert head.property(push, "ExecMainStatus") == "1"
+        assert "Slurm does not tell its ClusterName: scontrol: " in head.sh(f"journalctl -o cat -u {push}")
+    wait_until(lambda: head.property(push, "ActiveState") == "active", RESTART_LIMIT_S)
+    told(head, submitted(head))
 
 
 def test_a_node_reports_by_its_timers_service(head, push):
