@@ -1,3 +1,5 @@
+import signal
+
 import pytest
 from click.testing import CliRunner, Result
 
@@ -35,4 +37,6 @@ def cvagent(monkeypatch, tmp_path, settings):
             monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
         return CliRunner().invoke(main, words)
 
-    return call
+    before = signal.getsignal(signal.SIGTERM)
+    yield call
+    signal.signal(signal.SIGTERM, before)

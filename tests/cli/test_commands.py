@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+STOP_LIMIT_S = 10
 MEND = "did you mean CVAGENT_JOB_INTERVAL_S?"
 
 
@@ -193,6 +194,21 @@ class TestWhatIsDownAtTheStartIsNoWrongSetting:
         told = start(CVAGENT_CLUSTER="lab", CVAGENT_SLURM_BIN_DIR=away, CVAGENT_HTTP_LISTEN=taken)
         said = f"Error: CVAGENT_HTTP_LISTEN: cannot listen on {taken}: another program listens there"
         assert (told.returncode, said in told.stderr) == (1, True), told.stderr
+
+
+def test_a_start_that_waits_for_slurm_hears_of_sigterm_as_a_containers_first_process(settings, tmp_path):
+    asked = tmp_path / "asked"
+    os.mkfifo(asked)
+    command = tmp_path / "scontrol"
+    command.write_text(f"#!/bin/sh\necho >{asked}; exec sleep 60\n")
+    command.chmod(0o755)
+    # The kernel keeps a signal from a first process that has no handler for it.
+    program = ["sh", "-c", "trap '' TERM; exec \"$@\"", "sh", sys.executable, "-m", "cvagent"]
+    env = os.environ | settings | {"CVAGENT_SLURM_BIN_DIR": str(tmp_path)}
+    with subprocess.Popen(program, env=env, cwd=tmp_path) as agent:
+        asked.read_bytes()
+        agent.terminate()
+        assert agent.wait(STOP_LIMIT_S) == 0
 
 
 def test_a_wrong_fault_names_what_is_allowed(cvagent):
