@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -20,6 +21,7 @@ from urllib3.connectionpool import HTTPSConnectionPool
 from cvagent import __version__
 from cvagent.clients.answers import MAX_TEXT, Answer, Server, one_line
 from cvagent.errors import CvagentError, Retryable
+from cvagent.settings import is_loopback
 
 _CHUNK = 64 * 1024
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
@@ -100,7 +102,7 @@ class Wire:
         self._send = partial(
             self._adapter.send,
             verify=str(ca_file) if ca_file else next(filter(None, map(os.environ.get, _CA_VARIABLES)), True),
-            proxies=get_environ_proxies(server.url),
+            proxies=_proxies(server.url),
             timeout=timeout_s,
             stream=True,
         )
@@ -187,3 +189,12 @@ class Wire:
             return f"{url} is not trusted ({words}): {self.server.setting}_CA_FILE names the CA to trust"
         proxy = isinstance(error, requests.exceptions.ProxyError)
         return f"no answer from {'the proxy on the way to ' * proxy}{url} ({self.server.setting}_URL): {words}"
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Proxies by scheme, as the environment names them; none on loopback, where they would see what is not encrypted.
+
+    >>> _proxies("http://127.0.0.1:8481"), _proxies("https://localhost/waldur")
+    ({}, {})
+    """
+    return {} if is_loopback(urlsplit(url).hostname or "") else get_environ_proxies(url)

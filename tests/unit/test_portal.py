@@ -9,6 +9,7 @@ from cvagent.clients.portal_orders import PortalOrders
 from cvagent.errors import Conflict, Permanent, Retryable, SourceError, Unreadable
 from cvagent.model.orders import OrderKind, OrderState, ResourceState
 from cvagent.settings import Secret
+from cvagent.standin.portal import PortalStandIn
 
 URL = "https://portal.example.org"
 TOKEN = "distinctive-portal-token-51c2"
@@ -125,6 +126,14 @@ def test_a_failed_list_is_never_an_empty_one(connect, wire, status):
 def test_no_answer(connect):
     with responses.RequestsMock(), pytest.raises(SourceError, match=f"no answer from {URL}"):
         connect().get("x/")
+
+
+def test_no_proxy_is_asked_for_what_is_on_loopback(connect, monkeypatch):
+    """It would see the token, which travels as it is over http://."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with PortalStandIn() as stand_in:
+        portal = connect(url=stand_in.url, token=Secret(text=stand_in.token))
+        assert portal.get_all("marketplace-orders/") == []
 
 
 def test_nothing_there(connect, wire):
