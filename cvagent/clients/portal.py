@@ -4,7 +4,7 @@ What the words mean stands in `portal_records`, what is asked in `portal_orders`
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,17 @@ class Portal:
 
     def get_all(self, path: str, query: Query | None = None) -> list[Any]:
         """Every item of a list, over all its pages. Raises SourceError, also when there is no such list."""
-        items: list[Any] = []
-        promised = None
+        pages: list[list[Any]] = []
+        promised: set[str] = set()
         for answer in self._pages(_url(path, {"page_size": str(PAGE_SIZE), **(query or {})})):
             page = _decoded(answer)
             if not isinstance(page, list):
                 raise Unreadable(f"the portal's {path} is no list")
-            items += page
-            promised = answer.headers.get("X-Result-Count", "")
-        if promised and promised.isdecimal() and len(items) < int(promised):
-            raise Unreadable(f"the portal's {path} holds {promised} items and showed {len(items)}")
-        return items
+            pages.append(page)
+            promised |= {count for count in [answer.headers.get("X-Result-Count", "")] if count.isdecimal()}
+        if wrong := _why_not_whole(pages, promised):
+            raise Unreadable(f"the portal's {path} {wrong}")
+        return [item for page in pages for item in page]
 
     def post(self, path: str, body: Any = None) -> Any:
         """Write; what it answers, or None when it says nothing.
@@ -188,6 +188,24 @@ def _failure(answer: Answer) -> DeliveryError | None:
     if answer.status == _FORBIDDEN:
         return Retryable(f"{answer.says()} (is the token's user a manager of the offering?)")
     return failure(answer)
+
+
+def _why_not_whole(pages: Sequence[Sequence[Any]], promised: Collection[str]) -> str | None:
+    """Why these pages are no whole list, such as one that changed while they were read; None when they may be.
+
+    Args:
+        pages: Items without a uuid, as some lists have, tell nothing.
+        promised: How many items the pages said that there are; none where the portal does not say.
+    """
+    shown = sum(map(len, pages))
+    if any(count != str(shown) for count in promised):
+        return f"holds {' or '.join(sorted(promised))} items and showed {shown}"
+    uuids = [
+        {item["uuid"] for item in page if isinstance(item, dict) and isinstance(item.get("uuid"), str)}
+        for page in pages
+    ]
+    twice = sum(map(len, uuids)) - len(set().union(*uuids))
+    return f"showed {twice} items on two pages: it changed while it was read" if twice else None
 
 
 def _decoded(answer: Answer) -> Any:

@@ -101,10 +101,36 @@ def test_pages_that_go_in_circles_end(connect, wire):
         connect().get_all("marketplace-orders/")
 
 
-def test_a_list_shorter_than_promised_is_not_believed(connect, wire):
-    wire.get(ORDERS, json=[1], headers={"X-Result-Count": "2"})
-    with pytest.raises(Unreadable, match="holds 2 items and showed 1"):
+@pytest.mark.parametrize("promised", [0, 1, 3])
+def test_a_list_that_is_not_as_long_as_promised_is_not_believed(connect, wire, promised):
+    wire.get(ORDERS, json=[1, 2], headers={"X-Result-Count": str(promised)})
+    with pytest.raises(Unreadable, match=f"holds {promised} items and showed 2"):
         connect().get_all("marketplace-orders/")
+
+
+@pytest.mark.parametrize(
+    ("second", "counts", "reason"),
+    [
+        ([3], ("4", "3"), "holds 3 or 4 items and showed 3"),
+        ([2, 4], ("4", "4"), "showed 1 items on two pages: it changed while it was read"),
+        ([2, 4], (None, None), "showed 1 items on two pages"),
+    ],
+)
+def test_a_list_that_changes_while_its_pages_are_read_is_not_believed(connect, wire, second, counts, reason):
+    """Something went from the first page or the order is another: what stood between the pages was on neither."""
+    counted = [{} if count is None else {"X-Result-Count": count} for count in counts]
+    wire.get(f"{ORDERS}?page=2", json=[{"uuid": uuid(number)} for number in second], headers=counted[1])
+    link = {"Link": f'<{ORDERS}?page=2>; rel="next"'}
+    wire.get(ORDERS, json=[{"uuid": uuid(1)}, {"uuid": uuid(2)}], headers=link | counted[0])
+    with pytest.raises(Unreadable, match=reason):
+        connect().get_all("marketplace-orders/")
+
+
+def test_items_without_a_uuid_may_be_equal(connect, wire):
+    items = [{"name": "a"}, {"uuid": None}, {"uuid": [1]}, 1]
+    wire.get(f"{ORDERS}?page=2", json=items, headers={"X-Result-Count": "soon"})
+    wire.get(ORDERS, json=items, headers={"Link": f'<{ORDERS}?page=2>; rel="next"'})
+    assert connect().get_all("marketplace-orders/") == items * 2
 
 
 @pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"detail": "x"}', "[1, 2", ""])
