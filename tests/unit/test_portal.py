@@ -1,3 +1,4 @@
+import json
 import re
 from decimal import Decimal
 
@@ -133,7 +134,7 @@ def test_items_without_a_uuid_may_be_equal(connect, wire):
     assert connect().get_all("marketplace-orders/") == items * 2
 
 
-@pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"detail": "x"}', "[1, 2", ""])
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", '{"detail": "x"}', "[1, 2", "", '["\\ud800"]', "[" * 9999])
 def test_what_is_no_list_is_never_an_empty_one(connect, wire, body):
     wire.get(ORDERS, body=body)
     with pytest.raises(Unreadable):
@@ -269,6 +270,28 @@ def test_one_odd_order_spoils_no_other(connect, wire):
     assert found.items[1].limits == {"cpu": Decimal("1.50")}
     assert len(found.problems) == len(odd)
     assert found.problems[0] == f"order '{uuid(1)}': its type is 'Explode', which is not known here"
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        ("1e5000", "inf, which is no number"),
+        ("-1e18", "-1e+18, which is beyond all that is sold"),
+        ('"1e5000"', "'1e5000', which is beyond all that is sold"),
+        ("9" * 5000, "inf, which is no number"),
+        ("1e99999999999999999999", "inf, which is no number"),
+        ("9" * 30, "999999999999999999999999999999, which is beyond all that is sold"),
+        ("NaN", "nan, which is no number"),
+        ("-Infinity", "-inf, which is no number"),
+        ("true", "True, which is no number"),
+    ],
+)
+def test_an_odd_number_spoils_no_other_order(connect, wire, number, reason):
+    orders = json.dumps([order(8), order(9, limits={"cpu": "here"})]).replace('"here"', number)
+    wire.get(ORDERS, body=orders)
+    found = PortalOrders(connect(), OFFERING).orders()
+    assert [(one.uuid, one.limits) for one in found.items] == [(uuid(8), {"cpu": 10})]
+    assert found.problems == (f"order '{uuid(9)}': its limit of cpu is {reason}",)
 
 
 def test_a_resource_in_an_unknown_state_is_there(connect, wire):
