@@ -6,6 +6,7 @@ What the words mean stands in `portal_records`, what is asked in `portal_orders`
 import json
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,12 @@ class Portal:
         self._wire = Wire(self._server, token, ca_file, timeout_s)
         self._finding = threading.Lock()
         self._dialect = DIALECTS.get(dialect)
+        self._asks = self._dialect is None
         self._date: float | None = None
 
     @property
     def dialect(self) -> Dialect:
-        """The dialect it speaks; asked for once. Raises SourceError."""
+        """The dialect it speaks; asked for once, and again when a list that it has is gone. Raises SourceError."""
         with self._finding:
             if self._dialect is None:
                 self._dialect = self._find_dialect()
@@ -127,12 +129,23 @@ class Portal:
         return ORDERS if self._has("slurm-associations/") else WALDUR
 
     def _has(self, path: str) -> bool:
-        """Whether there is such a route; one that must not be read is there."""
+        """Whether there is such a list. Anybody on the way can answer 200 or 404; what is not the portal's own is none.
+
+        Raises SourceError.
+        """
         answer = self._try(_url(path, {"page_size": "1"}), _MAX_SINGLE)
-        wrong = _failure(answer)
-        if wrong and answer.status not in {_NOT_FOUND, _FORBIDDEN}:
-            raise SourceError(str(wrong))
-        return answer.status != _NOT_FOUND
+        if answer.status in _SUCCESS and isinstance(_decoded(answer), list):
+            return True
+        if answer.status == _NOT_FOUND and _is_own(answer):
+            return False
+        said = _failure(answer) or answer.says()
+        raise SourceError(f"no telling which dialect the portal speaks (CVAGENT_PORTAL_DIALECT says it): {said}")
+
+    def _doubt(self, path: str) -> None:
+        """Find the dialect anew when it was found by asking and a list that it has is not there."""
+        with self._finding:
+            if self._asks and self._dialect and path in map(_url, self._dialect.lists):
+                self._dialect = None
 
     def _pages(self, path: str) -> Iterator[Answer]:
         seen: set[str] = set()
@@ -143,6 +156,7 @@ class Portal:
             seen.add(following)
             answer = self._read(following, _MAX_PAGE)
             if answer.status == _NOT_FOUND:
+                self._doubt(path.partition("?")[0])
                 raise SourceError(f"{answer.says()} ({path.partition('?')[0]})")
             yield answer
             following = self._next(answer)
@@ -191,6 +205,14 @@ def _failure(answer: Answer) -> DeliveryError | None:
     if answer.status == _FORBIDDEN:
         return Retryable(f"{answer.says()} (is the token's user a manager of the offering?)")
     return failure(answer)
+
+
+def _is_own(answer: Answer) -> bool:
+    """Whether a 404 is the portal's: it has words of its own, and Django's page for routes that it does not know."""
+    with suppress(Unreadable):
+        said = _decoded(answer)
+        return isinstance(said, dict) and "detail" in said
+    return b"The requested resource was not found on this server." in answer.body
 
 
 def _why_not_whole(pages: Sequence[Sequence[Any]], promised: Collection[str]) -> str | None:

@@ -29,6 +29,11 @@ class Dialect(NamedTuple):
     decimals: int
     dated: bool
 
+    @property
+    def lists(self) -> tuple[str, ...]:
+        """Paths of lists by which the dialect is known: a portal without one of them speaks another."""
+        return (f"{self.orders}/", f"{self.resources}/", *(["slurm-associations/"] if self.allocations else []))
+
 
 ORDER_ITEMS = Dialect(
     name="order-items",

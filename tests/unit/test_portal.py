@@ -222,6 +222,13 @@ def test_the_portals_own_time(connect, wire):
     assert portal.date == 1772323205
 
 
+def speak(wire, there):
+    """Let the portal have these lists, and no others."""
+    for route in ("marketplace-order-items", "marketplace-orders", "slurm-associations"):
+        nothing = {"status": 404, "json": {"detail": "Not found."}}
+        wire.upsert("GET", f"{URL}/api/{route}/", **({"json": []} if route in there else nothing))
+
+
 @pytest.mark.parametrize(
     ("there", "found"),
     [
@@ -231,13 +238,53 @@ def test_the_portals_own_time(connect, wire):
     ],
 )
 def test_the_dialect_is_found_by_asking(connect, wire, there, found):
-    for route in ("marketplace-order-items", "marketplace-orders", "slurm-associations"):
-        wire.get(f"{URL}/api/{route}/", status=200 if route in there else 404, json=[])
+    speak(wire, there)
     portal = connect("auto")
     assert portal.dialect.name == found
     asked = len(wire.calls)
     assert portal.dialect.name == found
     assert len(wire.calls) == asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((200, "<html>Maintenance</html>"), "no JSON"),
+        ((200, ""), "answered 200: no message"),
+        ((200, '{"marketplace-orders": "https://portal"}'), "answered 200"),
+        ((404, "default backend - 404"), "default backend"),
+        ((404, "[]"), "answered 404"),
+        ((403, '{"detail": "no"}'), "manager of the offering"),
+        ((302, ""), "redirect"),
+    ],
+)
+@pytest.mark.parametrize("place", ["marketplace-order-items", "marketplace-orders", "slurm-associations"])
+def test_what_anybody_on_the_way_answers_tells_no_dialect(connect, wire, place, answer, reason):
+    speak(wire, {"marketplace-orders", "slurm-associations"})
+    wire.upsert("GET", f"{URL}/api/{place}/", status=answer[0], body=answer[1], headers={"Location": "/"})
+    portal = connect("auto")
+    with pytest.raises(SourceError, match=reason):
+        portal.dialect  # noqa: B018
+    speak(wire, {"marketplace-orders", "slurm-associations"})
+    assert portal.dialect.name == "orders"
+
+
+def test_the_page_for_a_route_that_the_portal_does_not_know(connect, wire):
+    speak(wire, {"marketplace-orders"})
+    page = "<html><h1>Not Found</h1><p>The requested resource was not found on this server.</p></html>"
+    wire.upsert("GET", f"{URL}/api/slurm-associations/", status=404, body=page)
+    assert connect("auto").dialect.name == "waldur"
+
+
+@pytest.mark.parametrize(("asks", "then"), [("auto", "waldur"), ("orders", "orders")])
+def test_a_dialect_whose_lists_are_gone_is_found_anew(connect, wire, asks, then):
+    speak(wire, {"marketplace-orders", "slurm-associations"})
+    portal = connect(asks)
+    assert portal.dialect.name == "orders"
+    speak(wire, {"marketplace-orders"})
+    with pytest.raises(SourceError):
+        portal.get_all("slurm-associations/")
+    assert portal.dialect.name == then
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, "check CVAGENT_PORTAL_URL"), (500, "500"), (401, "token")])
