@@ -1,7 +1,8 @@
 """Tells the portal what was used, in its dialect: of a resource in a month, and of each user."""
 
+import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -20,10 +21,15 @@ Post = tuple[str, Mapping[str, Any]]
 
 
 class PortalUsage:
-    """Each call is absolute and may be repeated; each raises Retryable or Permanent."""
+    """Each call is absolute and may be repeated; each raises Retryable or Permanent.
 
-    def __init__(self, portal: Portal) -> None:
+    Args:
+        clock: Epoch seconds, for a portal that tells no date.
+    """
+
+    def __init__(self, portal: Portal, clock: Callable[[], float] = time.time) -> None:
         self._portal = portal
+        self._clock = clock
 
     def tell(self, report: UsageReport) -> None:
         """Tell a resource's total, then what each user used of it."""
@@ -98,9 +104,11 @@ class PortalUsage:
         return kept
 
     def _date(self, report: UsageReport) -> str:
-        """A time in the month: now by the portal's clock, or the month's last second."""
-        now, month = self._portal.date, _month(report)
-        return utc(int(now) if now and Month.of(now) == month else month.end - 1)
+        """A time in the month: now by the portal's clock, or the month's last second when it is over."""
+        now, month = self._portal.date or self._clock(), _month(report)
+        if Month.of(now) < month:
+            raise Retryable(f"it is still {Month.of(now)} at the portal")
+        return utc(min(int(now), month.end - 1))
 
     def _must_be_this_month(self, report: UsageReport) -> None:
         """Without a date the month is the portal's own, known from its answer a moment ago."""

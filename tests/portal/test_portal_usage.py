@@ -166,13 +166,33 @@ def test_a_report_that_is_late_never_lands_in_another_month(world, resource, dia
         assert outcome.reason.startswith("2026-03 is over at the portal")
 
 
-def test_a_report_waits_for_its_month(world, resource, dialect):
+def test_a_report_waits_for_its_month(world, portal, resource):
     [change] = world.plan().changes
     world.at(utc("2026-02-28 23:59"))
+    portal.get_all("marketplace-component-usages/")
     [(_, outcome)] = world.deliver(change.after)
-    if dialect != "waldur":
-        assert outcome == Deferred("it is still 2026-02 at the portal")
-        assert world.kept(resource, "2026-02") == {}
+    assert outcome == Deferred("it is still 2026-02 at the portal")
+    assert world.market.usages == {}
+    assert resource.state == "OK"
+
+
+class Dateless:
+    """A portal that sends no Date."""
+
+    date = None
+
+    def __init__(self, portal):
+        self._portal = portal
+
+    def __getattr__(self, name):
+        return getattr(self._portal, name)
+
+
+def test_a_portal_that_tells_no_date_is_told_none_in_the_future(world, portal, resource):
+    [change] = world.plan().changes
+    world.sink = UsageReports(PortalUsage(Dateless(portal), clock=lambda: IN_MARCH), lambda: None)
+    assert world.deliver(change.after) == [(change.after.key, Accepted())]
+    assert world.kept(resource)["cpu"][0] == 15
 
 
 def test_when_slurm_does_not_answer_nothing_is_told(world, resource):
