@@ -132,9 +132,8 @@ def kept_usage(raw: Raw) -> KeptUsage:
 
 
 def offering(raw: Raw) -> Offering:
-    """Read an offering; components without a type are passed over. Raises ValueError."""
-    found = raw.get("components")
-    listed = [_component(one) for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+    """Read an offering; components without a type are passed over. No list is not an empty one. Raises ValueError."""
+    listed = [_component(one) for one in _list(raw, "components") if isinstance(one, dict)]
     return Offering(_uuid(raw, "uuid"), _text(raw, "name"), tuple(one for one in listed if one.type))
 
 
@@ -177,6 +176,13 @@ def _told(raw: Raw, field: str) -> bool | None:
 def _mapping(raw: Raw, field: str) -> Raw:
     value = raw.get(field)
     return value if isinstance(value, dict) else {}
+
+
+def _list(raw: Raw, field: str) -> list[Any]:
+    value = raw.get(field)
+    if isinstance(value, list):
+        return value
+    raise ValueError(f"its {field} are {_shown(value)}, which is no list")
 
 
 def _word(raw: Raw, field: str, words: type[_E]) -> _E:

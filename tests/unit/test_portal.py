@@ -6,8 +6,10 @@ import pytest
 import responses
 
 from cvagent.clients.portal import Portal
+from cvagent.clients.portal_offering import PortalOffering
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.errors import Conflict, Permanent, Retryable, SourceError, Unreadable
+from cvagent.model.components import Accounting, Component
 from cvagent.model.orders import OrderKind, OrderState, ResourceState
 from cvagent.settings import Secret
 from cvagent.standin.portal import PortalStandIn
@@ -348,3 +350,12 @@ def test_a_resource_in_an_unknown_state_is_there(connect, wire):
     found = PortalOrders(connect(), OFFERING).resources()
     assert [(one.state, one.paused) for one in found.items] == [(None, None), (ResourceState.OK, True)]
     assert found.problems == ()
+
+
+@pytest.mark.parametrize("components", [None, {}, "cpu"])
+@pytest.mark.parametrize("dialect", ["order-items", "waldur"])
+def test_what_is_sold_is_never_replaced_unseen(connect, wire, dialect, components):
+    wire.get(re.compile(f"{URL}/api/.*"), json={"uuid": uuid(1), "name": "Slurm", "components": components})
+    with pytest.raises(Unreadable, match=r"its components are .*, which is no list"):
+        PortalOffering(connect(dialect), uuid(1)).declare([Component("cpu", "CPU", "Hours", Accounting.USAGE)])
+    assert [call.request.method for call in wire.calls] == ["GET"]
