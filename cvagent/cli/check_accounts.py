@@ -49,7 +49,12 @@ def _uncounted(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
 def _rights(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
     if settings.slurm_deployment == "docker" or os.geteuid() == 0:
         return
-    name = pwd.getpwuid(os.geteuid()).pw_name
+    try:
+        name = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        text = f"uid {os.geteuid()} has no name on this machine: whether it may change accounts cannot be looked up"
+        yield Finding(None, "rights", text)
+        return
     level = slurm.admin_level(name)
     if level not in _MAY_CHANGE:
         mend = f"as an administrator: sacctmgr modify user {name} set AdminLevel=Operator (or add the user first)"
