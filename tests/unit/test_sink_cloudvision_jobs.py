@@ -1,11 +1,12 @@
 import logging
 import threading
+import time
 
 import pytest
 from ClusterShell.NodeSet import NodeSetException
 
 from cvagent.clients.cloudvision import CloudVision
-from cvagent.clients.hostlist import unfold
+from cvagent.clients.hostlist import unfold, unfold_at_most
 from cvagent.errors import Permanent
 from cvagent.model import Accepted, Deferred, Entry, JobConfig, Refused, State
 from cvagent.model.holdings import Holding, How, Link, Port, Sharing
@@ -123,13 +124,17 @@ def test_names_become_valid_text_and_nothing_else_changes(name, told):
         ("a1,a1,a[1-2]", "a1 a2"),
         ("a-b.c.d,x_1", "a-b.c.d x_1"),
         ("x@y", "x@y"),
+        ("rack1[9-11],rack2[01,3]", "rack19 rack110 rack111 rack201 rack23"),
+        ("n[098-101]", "n098 n099 n100 n101"),
     ],
 )
 def test_hostlists_keep_slurms_order(hostlist, nodes):
     assert unfold(hostlist) == tuple(nodes.split())
 
 
-@pytest.mark.parametrize("hostlist", ["node[1-", "node[2-1]", "node[]", "(null)", "a!b", "a&b", "a b", "a*"])
+@pytest.mark.parametrize(
+    "hostlist", ["node[1-", "node[2-1]", "node[]", "(null)", "a!b", "a&b", "a b", "a*", "n[1]" * 9]
+)
 def test_no_hostlist(hostlist):
     with pytest.raises((ValueError, NodeSetException)):
         unfold(hostlist)
@@ -137,6 +142,32 @@ def test_no_hostlist(hostlist):
 
 def test_large_hostlist():
     assert len(unfold("node[00001-20000]")) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("hostlist", "why"),
+    [
+        ("n[1-3000000]", "more than 4 nodes"),
+        ("n[0-9][0-9]", "more than 4 nodes"),
+        ("n[1-9999999999999999999999]", "more than 4 nodes"),
+        ("n1,n2,n3,n4,n5", "more than 4 nodes"),
+        ("n" + "[1]" * 1200, "more than 8 brackets"),
+        ("n" + "a1" * 300, "too long for a name"),
+        ("," * 70_000, "more than 65536 letters"),
+        ("n[1-", "missing bracket"),
+        ("n[" + "9" * 5000 + "]", "digits"),
+    ],
+)
+def test_a_strangers_hostlist_is_counted_before_it_is_unfolded(hostlist, why):
+    with pytest.raises((ValueError, NodeSetException), match=why):
+        unfold_at_most(hostlist, 4)
+
+
+def test_a_strangers_hostlist_takes_no_time():
+    began = time.process_time()
+    assert unfold_at_most("a," * 32_000, 65_536) == ("a",)
+    assert unfold_at_most("n[" + "1," * 32_000 + "1]", 65_536) == ("n1",)
+    assert time.process_time() - began < 3
 
 
 def test_one_is_written_singly(server, connect):
