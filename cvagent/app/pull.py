@@ -1,8 +1,8 @@
 """Makes the parts of pull mode. Its sources and sinks share one portal client and one look at the portal and Slurm."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from contextlib import closing
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +14,10 @@ from cvagent.clients.hostlist import unfold
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm_places import SlurmPlaces
-from cvagent.errors import SettingsError
+from cvagent.errors import SettingsError, SourceError
 from cvagent.flows import Flow
 from cvagent.model import Known, Row
+from cvagent.model.tenants import TenantConfig
 from cvagent.ports import Sink, Source
 from cvagent.pull.accounts import AccountRules
 from cvagent.pull.members import MemberRules
@@ -30,10 +31,11 @@ from cvagent.sinks.portal_orders import OrderAnswers
 from cvagent.sinks.slurm_accounts import AccountCommands
 from cvagent.sources.members import MemberSource
 from cvagent.sources.tenancy import TenancySource
-from cvagent.sources.tenants import NodeFactReader, TenantSource
-from cvagent.store.outbox import FOR_EVER
+from cvagent.sources.tenants import NodeFactReader, TenantMeans, TenantSource
+from cvagent.sources.told_tenants import ToldTenants
 
 _ALL = 100_000
+_FOR_AGES = 0
 
 
 class _Outbox(Protocol):
@@ -42,6 +44,10 @@ class _Outbox(Protocol):
         ...
 
     def known(self, sink: str, since: int) -> dict[Any, Known[Any]]:
+        """See `ports.Outbox`."""
+        ...
+
+    def checkpoint(self, flow: str) -> int | None:
         """See `ports.Outbox`."""
         ...
 
@@ -104,9 +110,21 @@ class Pull:
     def tenants(self) -> TenantSource:
         """The source `tenants`."""
         settings = self._settings
-        places = SlurmPlaces(self._runner, settings.slurm_timeout_s)
-        facts = self._outbox.facts() if settings.tenant_mode == "interface" else None
-        return TenantSource(self.tenancy, places, settings.tenant_nodes, facts, self._begun)
+        means = TenantMeans(
+            tenancy=self.tenancy,
+            portal=self._orders,
+            slurm=SlurmPlaces(self._runner, settings.slurm_timeout_s),
+            facts=self._outbox.facts(),
+            told=self.told,
+            stored=self._stored,
+        )
+        interfaces = settings.tenant_mode == "interface"
+        return TenantSource(means, settings.tenant_nodes, settings.account_allocation_prefix, interfaces=interfaces)
+
+    @cached_property
+    def told(self) -> ToldTenants:
+        """What CloudVision holds of tenants."""
+        return ToldTenants(partial(make_cloudvision, self._settings), self._cluster)
 
     def failures(self) -> Mapping[str, str]:
         """See `sources.tenancy.Held`."""
@@ -114,13 +132,23 @@ class Pull:
         return {row.document.key: row.error or "" for row in aside}
 
     def shown(self) -> AbstractSet[str]:
-        """See `sources.tenancy.Held`. Nothing is to be waited for where the flow does not run."""
-        known = self._outbox.known("cloudvision_tenants", FOR_EVER) if self._settings.tells_tenants else {}
-        return {item.document.resource for item in known.values()}
+        """See `sources.tenancy.Held`. Nothing is to be waited for where the flow does not run.
 
-    def _begun(self, keys: Iterable[str]) -> dict[str, int]:
-        with closing(make_cloudvision(self._settings)) as client:
-            return {key: at for key in keys if (at := client.began_at(key)) is not None}
+        Before its first round CloudVision says what it was told. When it does not answer, no order waits for it: what
+        ended meanwhile the first round will tell.
+        """
+        if not self._settings.tells_tenants:
+            return frozenset()
+        stored = self._stored()
+        told: Mapping[str, TenantConfig] = {}
+        if self._outbox.checkpoint("tenants") is None:
+            with suppress(SourceError):
+                told = self.told.listed() or {}
+        latest = {**told, **{key: item.document for key, item in stored.items()}}
+        return {config.resource for config in latest.values() if config.ended_at is None}
+
+    def _stored(self) -> dict[str, Known[TenantConfig]]:
+        return self._outbox.known("cloudvision_tenants", _FOR_AGES)
 
 
 def make_cloudvision(settings: Settings) -> CloudVision:

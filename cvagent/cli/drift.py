@@ -9,16 +9,12 @@ from pathlib import Path
 import click
 
 from cvagent.app import Billing, reach_cluster
-from cvagent.app.pull import Pull, make_account_rules, make_cloudvision, make_member_rules, make_tenant_rules
-from cvagent.clients.cloudvision import HeldJob
-from cvagent.errors import DeliveryError, SettingsError, SourceError
-from cvagent.model import Ask, State
-from cvagent.model.tenants import TenantConfig
+from cvagent.app.pull import Pull, make_account_rules, make_member_rules, make_tenant_rules
+from cvagent.errors import SettingsError
+from cvagent.model import Ask
 from cvagent.pull.drift import Drift, DriftRules, find_drift
 from cvagent.settings import Settings, load_settings
 from cvagent.store.outbox import SqlOutbox
-
-_TENANT = "JOB_TYPE_TENANT"
 
 
 def show_drift(env_file: Path | None, *, as_json: bool) -> bool:
@@ -45,41 +41,20 @@ def _find(settings: Settings) -> list[Drift]:
         make_member_rules(settings, cluster.name),
         make_tenant_rules(settings),
     )
-    ask = Ask(now=int(time.time()), since=0, known={}, cold=False)
+    # Cold: all that CloudVision was told is to be compared.
+    ask = Ask(now=int(time.time()), since=0, known={}, cold=True)
     with closing(billing.portal), closing(SqlOutbox("sqlite://", cluster.name)) as nothing:
         pull = Pull(settings, cluster.name, cluster.runner, nothing, billing)
-        tenants = pull.tenants.observe(ask) if settings.tells_tenants else None
-        return find_drift(pull.members.observe(ask), tenants, _told(settings) if tenants else None, rules)
+        tenants = pull.tenants.observe(ask) if settings.tells_tenants and _lists(pull) else None
+        return find_drift(pull.members.observe(ask), tenants, tenants.told if tenants else None, rules)
 
 
-def _told(settings: Settings) -> dict[str, TenantConfig] | None:
-    """What CloudVision holds of tenants. Raises SourceError."""
-    with closing(make_cloudvision(settings)) as client:
-        try:
-            held = client.jobs()
-        except DeliveryError as error:
-            raise SourceError(str(error)) from None
-    if held is None:
-        click.echo("note: this CloudVision shows no list of jobs: only portal and Slurm are compared", err=True)
-        return None
-    return {key: _config(key, job) for key, job in held.items() if job.type == _TENANT}
-
-
-def _config(key: str, job: HeldJob) -> TenantConfig:
-    began = int(job.start_time.timestamp())
-    word = job.state.removeprefix("JOB_STATE_")
-    state = State(word) if word in {one.value for one in State} else State.FAILED
-    return TenantConfig(
-        key=key,
-        resource=key.partition(".")[0],
-        name=job.name,
-        state=state,
-        started_at=began,
-        # A node may be called node@cluster there.
-        nodes=tuple(node.partition("@")[0] for node in job.nodes.values),
-        interfaces=job.interfaces.values,
-        ended_at=None if state is State.RUNNING else began,
-    )
+def _lists(pull: Pull) -> bool:
+    """Whether CloudVision says what it holds of tenants. Raises SourceError when it does not answer."""
+    if pull.told.listed() is not None:
+        return True
+    click.echo("note: this CloudVision shows no list of jobs: only portal and Slurm are compared", err=True)
+    return False
 
 
 def _show(drift: Drift) -> None:

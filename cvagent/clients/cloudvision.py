@@ -47,8 +47,10 @@ class HeldJob(msgspec.Struct, rename="camel"):
     key: _Key
     state: str
     start_time: dt.datetime
+    end_time: dt.datetime | None = None
     name: str = ""
     type: str = ""
+    location: str = ""
     nodes: _Values = _Values()
     interfaces: _Values = _Values()
 
@@ -147,21 +149,34 @@ class CloudVision:
             raise wrong
         return Ping(answer.status, answer.headers.get("Date"), self._url.startswith("https://"))
 
-    def began_at(self, key: str) -> int | None:
-        """Epoch second at which a job that still runs began; None when this CloudVision does not tell."""
-        try:
-            answer = self._wire.ask("GET", f"{_JOBS}?key.id={quote(key, safe='')}", b"", _MAX_SINGLE)
-            held = msgspec.json.decode(answer.body, type=_Held).value
-        except (DeliveryError, msgspec.MsgspecError, UnicodeError):
-            return None
-        return int(held.start_time.timestamp()) if held.state == "JOB_STATE_RUNNING" else None
+    def job(self, key: str) -> HeldJob | None:
+        """What CloudVision holds under a key; None when that is nothing, or when this CloudVision does not tell.
 
-    def jobs(self) -> dict[str, HeldJob] | None:
+        Raises Retryable: without an answer neither is known.
+        """
+        answer = self._wire.ask("GET", f"{_JOBS}?key.id={quote(key, safe='')}", b"", _MAX_SINGLE)
+        if answer.status in _NO_SUCH_API:
+            return None
+        if wrong := self._failure(answer):
+            if isinstance(wrong, Retryable):
+                raise wrong
+            return None
+        try:
+            return msgspec.json.decode(answer.body, type=_Held).value
+        except msgspec.ValidationError:
+            return None
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            raise Retryable(f"CloudVision's answer about a job cannot be read: {answer.says()}") from None
+
+    def jobs(self, only: Mapping[str, str] | None = None) -> dict[str, HeldJob] | None:
         """What CloudVision holds, by key; what cannot be read is left out. None when this CloudVision does not tell.
+
+        Args:
+            only: Fields with their values, so that it need not show all; there may be others among them all the same.
 
         Raises Retryable or Permanent.
         """
-        answer = self._wire.ask("GET", f"{_JOBS}/all", b"", _MAX_ALL)
+        answer = self._all(only)
         if answer.status in _NO_SUCH_API:
             return None
         if wrong := self._failure(answer):
@@ -175,6 +190,14 @@ class CloudVision:
         except (ValueError, RecursionError):
             raise Retryable(f"CloudVision's list of jobs cannot be read: {answer.says()}") from None
         return held
+
+    def _all(self, only: Mapping[str, str] | None) -> Answer:
+        """The list; the whole of it where it cannot be filtered."""
+        if only:
+            answer = self._wire.ask("POST", f"{_JOBS}/all", msgspec.json.encode({"partialEqFilter": [only]}), _MAX_ALL)
+            if answer.status not in _NO_SUCH_API and not isinstance(self._failure(answer), Permanent):
+                return answer
+        return self._wire.ask("GET", f"{_JOBS}/all", b"", _MAX_ALL)
 
     def replace_token(self, token: Token) -> None:
         """Use another from the next request on."""

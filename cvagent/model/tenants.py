@@ -6,6 +6,7 @@ from typing import NamedTuple
 from msgspec import Struct
 
 from cvagent.model.jobs import State, utc
+from cvagent.model.orders import Resource
 from cvagent.model.tenancy import Tenancy
 
 
@@ -21,20 +22,6 @@ class Places(NamedTuple):
     reservations: Mapping[str, Sequence[str]] = {}
     partitions: Mapping[str, Sequence[str]] = {}
     jobs: Mapping[str, Sequence[str]] = {}
-
-
-class TenantsSeen(Struct, frozen=True):
-    """All that a round saw of tenants.
-
-    Attributes:
-        ports: By node and interface name, the MAC, as far as nodes told; only where it is asked for.
-        begun: By resource, when CloudVision says that it began, for those that the store does not know.
-    """
-
-    tenancy: Tenancy
-    places: Places
-    ports: Mapping[str, Mapping[str, str]] = {}
-    begun: Mapping[str, int] = {}
 
 
 class TenantConfig(Struct, frozen=True, array_like=True, tag="tenant"):
@@ -77,3 +64,20 @@ class TenantConfig(Struct, frozen=True, array_like=True, tag="tenant"):
         where = f"{len(self.interfaces)} interfaces" if self.interfaces else ",".join(self.nodes)[:60]
         span = f"from {utc(self.started_at)}" + (f" to {utc(self.ended_at)}" if self.ended_at else "")
         return f"{self.name}  {where}  {span}"
+
+
+class TenantsSeen(Struct, frozen=True):
+    """All that a round saw of tenants.
+
+    Attributes:
+        ports: By node and interface name, the MAC, as far as nodes told; only where it is asked for.
+        told: By key, what CloudVision was told in time gone by, beyond what the round is given as known.
+        sought: Resources of known tenants that the portal's list leaves out, as it shows them when it is asked for
+            each; None for what it does not know. Those it was not asked for, or could not show, are not here.
+    """
+
+    tenancy: Tenancy
+    places: Places
+    ports: Mapping[str, Mapping[str, str]] = {}
+    told: Mapping[str, TenantConfig] = {}
+    sought: Mapping[str, Resource | None] = {}

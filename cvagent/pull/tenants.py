@@ -12,7 +12,9 @@ from cvagent.model.tenants import TenantConfig, TenantsSeen
 from cvagent.pull.places import Place, PlaceRules, place_of
 
 _RUNNING = {ResourceState.OK, ResourceState.UPDATING}
+_LEAVING = {ResourceState.TERMINATING, ResourceState.TERMINATED}
 
+# By key; `open_ones` by resource.
 _Known = Mapping[str, Known[TenantConfig]]
 
 
@@ -30,24 +32,51 @@ class TenantRules(Struct, frozen=True):
 
 
 def plan_tenants(observed: TenantsSeen, known: _Known, rules: TenantRules) -> Plan:
-    """Compare what the portal and Slurm say with what is known. On one node the older of two tenants stays."""
-    open_ones = {item.document.resource: item for item in known.values() if item.document.ended_at is None}
+    """Compare what the portal and Slurm say with what is known. On one node the older of two tenants stays.
+
+    What CloudVision tells, and is not known, counts as known, and is told again: from then on it is known.
+    """
+    told = {key: Known(config) for key, config in observed.told.items()} | dict(known)
+    open_ones = {item.document.resource: item for item in told.values() if item.document.ended_at is None}
     problems: list[str] = []
-    wanted = _without_rivals(_running(observed, known, open_ones, rules, problems), problems)
+    wanted = _without_rivals(_running(observed, told, open_ones, rules, problems), problems)
     ended = [config for item in open_ones.values() if (config := _ended(item.document, observed))]
-    unsure = bool(observed.tenancy.problems)
-    lost = [] if unsure else [item for uuid, item in open_ones.items() if uuid not in observed.tenancy.resources]
-    gone = [_over(item.document, State.COMPLETED, observed) for item in overdue(lost, rules)]
-    withheld = refusal(len(gone), len(open_ones), rules, "tenants are no longer at the portal: their end is")
-    told = _changes([*wanted, *ended, *(() if withheld else gone)], known)
+    lost = _lost(open_ones, ended, observed)
+    missed = overdue(lost, rules)
+    gone = _gone(missed, observed, problems)
+    doubtful = [item for item in missed if observed.sought.get(item.document.resource) is None]
+    withheld = refusal(len(doubtful), len(open_ones), rules, "tenants are no longer at the portal: their end is")
+    decided = [*wanted, *ended, *(() if withheld else gone)]
     return Plan(
-        changes=told,
+        changes=_changes([*decided, *_adopted(open_ones, known, decided)], known),
         absences=absences(known.values(), lost, observed.tenancy.at),
         refused=_changes(gone, known) if withheld else (),
         refusal=withheld,
-        unchanged=len(wanted) - sum(change.after.ended_at is None for change in told),
+        unchanged=sum(config.key in known and known[config.key].document == config for config in wanted),
         problems=[*observed.tenancy.problems, *problems],
     )
+
+
+def _lost(open_ones: _Known, ended: list[TenantConfig], observed: TenantsSeen) -> list[Known[TenantConfig]]:
+    """Those whose resource is in no list. None, while a list could be read in part only."""
+    over = {config.resource for config in ended}
+    if observed.tenancy.problems:
+        return []
+    return [item for uuid, item in open_ones.items() if uuid not in observed.tenancy.resources and uuid not in over]
+
+
+def _gone(missed: list[Known[TenantConfig]], observed: TenantsSeen, problems: list[str]) -> list[TenantConfig]:
+    """The end of those that the portal does not know any more. What it still shows may be in a state of tomorrow's."""
+    configs = [item.document for item in missed if item.document.resource in observed.sought]
+    alive = [config for config in configs if observed.sought[config.resource]]
+    problems += [f"{config.name}: the portal's list leaves it out, and the portal still has it" for config in alive]
+    return [_over(config, State.COMPLETED, observed) for config in configs if config not in alive]
+
+
+def _adopted(open_ones: _Known, known: _Known, decided: list[TenantConfig]) -> list[TenantConfig]:
+    """What CloudVision says that runs, of which nothing else was decided: to be remembered as it is."""
+    keys = {config.key for config in decided} | known.keys()
+    return [item.document for item in open_ones.values() if item.document.key not in keys]
 
 
 def _changes(configs: list[TenantConfig], known: _Known) -> list[Change]:
@@ -60,7 +89,7 @@ def _changes(configs: list[TenantConfig], known: _Known) -> list[Change]:
 
 
 def _running(
-    observed: TenantsSeen, known: _Known, open_ones: _Known, rules: TenantRules, problems: list[str]
+    observed: TenantsSeen, told: _Known, open_ones: _Known, rules: TenantRules, problems: list[str]
 ) -> list[TenantConfig]:
     """The tenants that have a place, the older first."""
     found = []
@@ -79,28 +108,28 @@ def _running(
                 [f"{account}: nothing names its nodes any more; what CloudVision was told stays"] if before else []
             )
             continue
-        found.append(_config(resource, place, before, observed, known))
+        found.append(_config(resource, place, before, observed, told))
     return sorted(found, key=lambda config: (config.started_at, config.key))
 
 
 def _config(
-    resource: Resource, place: Place, before: TenantConfig | None, observed: TenantsSeen, known: _Known
+    resource: Resource, place: Place, before: TenantConfig | None, observed: TenantsSeen, told: _Known
 ) -> TenantConfig:
     return TenantConfig(
-        key=before.key if before else _new_key(resource.uuid, known),
+        key=before.key if before else _new_key(resource.uuid, told),
         resource=resource.uuid,
         name=resource.backend_id.lower(),
         state=State.RUNNING,
-        started_at=before.started_at if before else observed.begun.get(resource.uuid, observed.tenancy.at),
+        started_at=before.started_at if before else observed.tenancy.at,
         nodes=place.nodes,
         interfaces=place.interfaces,
     )
 
 
-def _new_key(uuid: str, known: _Known) -> str:
+def _new_key(uuid: str, told: _Known) -> str:
     """What ended is never set back to running: whoever comes back gets another key."""
-    taken = sum(item.document.resource == uuid for item in known.values())
-    return f"{uuid}.{taken}" if taken else uuid
+    taken = [item.document.key.partition(".")[2] for item in told.values() if item.document.resource == uuid]
+    return f"{uuid}.{max(int(number or 0) for number in taken) + 1}" if taken else uuid
 
 
 def _without_rivals(configs: list[TenantConfig], problems: list[str]) -> list[TenantConfig]:
@@ -123,8 +152,8 @@ def _without_rivals(configs: list[TenantConfig], problems: list[str]) -> list[Te
 
 def _ended(config: TenantConfig, observed: TenantsSeen) -> TenantConfig | None:
     """Its end, when the portal says that there is one: it terminates, or what should have become of it failed."""
-    resource = observed.tenancy.resources.get(config.resource)
-    if resource and resource.state is ResourceState.TERMINATING:
+    resource = observed.tenancy.resources.get(config.resource) or observed.sought.get(config.resource)
+    if resource and resource.state in _LEAVING:
         return _over(config, State.COMPLETED, observed)
     failed = resource and resource.state is ResourceState.ERRED
     if failed and config.name not in observed.tenancy.tree.accounts:

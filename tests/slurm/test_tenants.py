@@ -1,5 +1,8 @@
 """Tenants in CloudVision: what a real Slurm reserves for an allocation's account, and what the portal says."""
 
+import datetime as dt
+import time
+
 import pytest
 from waiting import wait_until
 
@@ -24,6 +27,10 @@ def shown(make_tenants, stand_in):
     order = tenants.order()
     tenants.once()
     return tenants, order.resource
+
+
+def parsed(text):
+    return dt.datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def nodes(stand_in, resource):
@@ -71,6 +78,64 @@ def test_an_order_ends_though_cloudvision_is_down(shown, stand_in, reserve):
     tenants.once()
     assert (end.state, coming.state) == ("done", "done")
     stand_in.up()
+    began = stand_in.jobs[resource.uuid]["start_time"]
+    assert stand_in.jobs[resource.uuid]["state"] == "JOB_STATE_RUNNING"
+    # Nobody remembers it, but for CloudVision; and the portal says what became of it.
+    tenants.once()
+    ended = stand_in.jobs[resource.uuid]
+    assert (ended["state"], ended["start_time"]) == ("JOB_STATE_COMPLETED", began)
+
+
+def test_an_agent_that_knows_nothing_tells_the_end_before_the_order_is_done(shown, stand_in):
+    tenants, resource = shown
+    resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node1"}}
+    tenants.once()
+    end = tenants.terminate(resource)
+    tenants.market.approve(end)
+    asked, done = [], tenants.market.done
+
+    def watched(order):
+        asked.append(stand_in.jobs[resource.uuid]["state"])
+        done(order)
+
+    tenants.market.done = watched
+    tenants.once()
+    assert (end.state, asked) == ("done", ["JOB_STATE_COMPLETED"])
+    # It comes back, and another agent that knows nothing leaves its first end alone.
+    tenants.market.restore(resource)
+    for _ in range(2):
+        tenants.once()
+    states = {key: job["state"] for key, job in stand_in.jobs.items()}
+    assert states == {resource.uuid: "JOB_STATE_COMPLETED", f"{resource.uuid}.1": "JOB_STATE_RUNNING"}
+
+
+def test_a_beginning_stays_though_cloudvision_missed_a_question(shown, stand_in):
+    tenants, resource = shown
+    resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node1"}}
+    tenants.once()
+    began = stand_in.jobs[resource.uuid]["start_time"]
+    wait_until(lambda: time.time() > parsed(began) + 1, 5, "another second")
+    stand_in.faults("503*1")
+    assert tenants.once().observer.skipped
+    tenants.once()
+    assert stand_in.jobs[resource.uuid]["start_time"] == began
+
+
+def test_five_tenants_outlast_a_list_that_leaves_them_out(shown, stand_in):
+    tenants, first = shown
+    resources = [first, *(tenants.order(name).resource for name in ("b", "c", "d", "e"))]
+    tenants.once()
+    for number, resource in enumerate(resources):
+        resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": f"n{number}"}}
+    tenants.once()
+    for resource in resources:
+        resource.state = "Resting"
+    tenants.once(absent_rounds=1)
+    assert {job["state"] for job in stand_in.jobs.values()} == {"JOB_STATE_RUNNING"}
+    for resource in resources:
+        resource.state = "OK"
+    tenants.once(absent_rounds=1)
+    assert len(stand_in.jobs) == len(resources)
 
 
 def test_the_nodes_of_running_jobs(shown, stand_in, lab):

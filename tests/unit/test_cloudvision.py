@@ -475,16 +475,41 @@ def test_a_list_that_did_not_come_is_no_empty_list(connect, wire, status, body):
         connect().jobs()
 
 
-@pytest.mark.parametrize(
-    ("answer", "began"),
-    [
-        ({"json": {"value": HELD}}, 1772361000),
-        ({"json": {"value": HELD | {"state": "JOB_STATE_COMPLETED"}}}, None),
-        ({"status": 404}, None),
-        ({"status": 503}, None),
-        ({"body": "garbage"}, None),
-    ],
-)
-def test_when_a_job_began_as_far_as_cloudvision_tells(connect, wire, answer, began):
+def test_what_cloudvision_holds_of_some(connect, wire):
+    only = {"type": "JOB_TYPE_TENANT", "location": "lab"}
+    wanted = responses.matchers.json_params_matcher({"partialEqFilter": [only]})
+    wire.post(f"{JOBS}/all", json={"result": {"value": HELD | {"location": "lab"}}}, match=[wanted])
+    assert connect().jobs(only)["r1"].location == "lab"
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 501])
+def test_where_nothing_filters_all_are_read(connect, wire, status):
+    wire.post(f"{JOBS}/all", status=status)
+    wire.get(f"{JOBS}/all", json={"result": {"value": HELD}})
+    assert list(connect().jobs({"type": "JOB_TYPE_TENANT"})) == ["r1"]
+
+
+def test_a_busy_filter_is_no_missing_one(connect, wire):
+    wire.post(f"{JOBS}/all", status=503)
+    with pytest.raises(Retryable):
+        connect().jobs({"type": "JOB_TYPE_TENANT"})
+
+
+@pytest.mark.parametrize("end", [{}, {"endTime": "2026-03-01T11:30:00Z", "state": "JOB_STATE_COMPLETED"}])
+def test_one_job(connect, wire, end):
+    wire.get(JOBS, json={"value": HELD | end})
+    job = connect().job("r1")
+    assert (job.state, job.end_time is None) == (end.get("state", "JOB_STATE_RUNNING"), not end)
+
+
+@pytest.mark.parametrize("answer", [{"status": 404}, {"status": 501}, {"status": 400}, {"json": {"value": {}}}])
+def test_a_job_that_is_not_there_or_not_told(connect, wire, answer):
     wire.get(JOBS, **answer)
-    assert connect().began_at("r1") == began
+    assert connect().job("r1") is None
+
+
+@pytest.mark.parametrize("answer", [{"status": 503}, {"status": 401}, {"body": "garbage"}, {"body": OSError("gone")}])
+def test_no_answer_about_a_job_is_no_missing_job(connect, wire, answer):
+    wire.get(JOBS, **answer)
+    with pytest.raises(Retryable):
+        connect().job("r1")

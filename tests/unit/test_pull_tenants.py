@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from tenancy import ACCOUNT, a_resource, a_tenancy, a_tree, provided
 
-from cvagent.model import Known, State
+from cvagent.model import Absence, Known, State
 from cvagent.model.accounts import Account
 from cvagent.model.orders import ResourceState
 from cvagent.model.tenants import Places, TenantConfig, TenantsSeen
@@ -22,10 +22,10 @@ TREE = a_tree(*provided(), Account(SECOND_ACCOUNT, "root"))
 PORTS = {"n1": {"eth0": "0c:00:00:00:00:01", "eth1": "0c:00:00:00:00:02"}, "n2": {"eth1": "0c:00:00:00:00:03"}}
 
 
-def seen(*resources, at=100, places=None, ports=None, begun=None, **fields):
+def seen(*resources, at=100, places=None, ports=None, told=(), sought=None, **fields):
     tenancy = a_tenancy(tree=TREE, resources=resources, at=at, **fields)
     given = places or Places(reservations={ACCOUNT: ["n[1-2]"]})
-    return TenantsSeen(tenancy, given, ports or {}, begun or {})
+    return TenantsSeen(tenancy, given, ports or {}, {config.key: config for config in told}, sought or {})
 
 
 def known_of(*configs):
@@ -152,8 +152,30 @@ def test_a_tenant_begins_changes_and_ends():
     assert told(seen(leaving, at=400), known_of(ended)) == []
 
 
-def test_an_agent_that_lost_its_store_keeps_the_beginning():
-    assert told(seen(FIRST, at=500, begun={FIRST.uuid: 100})) == [a_tenant()]
+def test_an_agent_that_lost_its_store_goes_on_from_what_cloudvision_says():
+    assert told(seen(FIRST, at=500, told=[a_tenant()])) == [a_tenant()]
+    assert told(seen(FIRST, at=500, told=[a_tenant(nodes=("n1",))])) == [a_tenant()]
+    leaving = replace(FIRST, state=ResourceState.TERMINATING)
+    assert told(seen(leaving, at=500, told=[a_tenant()])) == [a_tenant(state=State.COMPLETED, ended_at=500)]
+    # What it says of what is known already is older.
+    assert told(seen(FIRST, at=500, told=[a_tenant(started_at=1)]), known_of(a_tenant())) == []
+
+
+def test_what_cloudvision_says_that_runs_is_remembered_though_nothing_is_decided():
+    nowhere = seen(FIRST, at=500, told=[a_tenant()], places=Places())
+    assert told(nowhere, rules=TenantRules()) == [a_tenant()]
+    plan = plan_tenants(seen(at=500, told=[a_tenant()]), {}, RULES)
+    assert [change.after for change in plan.changes] == [a_tenant()]
+    assert plan.absences[FIRST.uuid].rounds == 1
+
+
+def test_what_cloudvision_says_that_ended_stays_ended():
+    ended = [a_tenant(state=State.COMPLETED, ended_at=300)]
+    (again,) = told(seen(FIRST, at=400, told=ended))
+    assert (again.key, again.started_at) == (f"{FIRST.uuid}.1", 400)
+    ended.append(replace(ended[0], key=f"{FIRST.uuid}.3"))
+    assert told(seen(FIRST, at=400, told=ended))[0].key == f"{FIRST.uuid}.4"
+    assert told(seen(at=400, told=ended)) == []
 
 
 def test_who_comes_back_gets_another_key():
@@ -175,20 +197,38 @@ def test_a_create_that_failed_after_a_report_is_failed():
     assert told(seen(replace(FIRST, state=ResourceState.ERRED)), known_of(a_tenant())) == []
 
 
-def test_what_left_the_portal_ends_after_some_rounds_and_never_much_at_once():
-    before = known_of(a_tenant())
+def test_what_the_portal_does_not_know_any_more_ends_after_some_rounds_and_never_much_at_once():
+    before, left = known_of(a_tenant()), seen(at=300, sought={FIRST.uuid: None})
     for _ in range(2):
-        plan = plan_tenants(seen(at=300), before, RULES)
+        plan = plan_tenants(left, before, RULES)
         assert plan.changes == []
         before = {key: Known(item.document, plan.absences[key]) for key, item in before.items()}
-    assert [config.state for config in told(seen(at=300), before)] == [State.COMPLETED]
-    assert told(seen(at=300, problems=("one resource cannot be read",)), before) == []
+    assert [config.state for config in told(left, before)] == [State.COMPLETED]
+    assert told(replace(left, tenancy=replace(left.tenancy, problems=("one cannot be read",))), before) == []
     (item,) = before.values()
     names = [f"k{number}" for number in range(11)]
     many = {name: replace(item, document=replace(item.document, key=name, resource=name)) for name in names}
-    plan = plan_tenants(seen(at=300), many, RULES)
+    # It was asked for some of them only, and yet all of them are what is too much.
+    plan = plan_tenants(seen(at=300, sought=dict.fromkeys(names[:2])), many, RULES)
     assert plan.changes == []
-    assert len(plan.refused) == 11
+    assert len(plan.refused) == 2
+    assert plan.refusal.startswith("11 of 11 tenants")
+
+
+@pytest.mark.parametrize("state", [ResourceState.OK, ResourceState.UPDATING, ResourceState.CREATING, None])
+def test_what_a_list_leaves_out_and_the_portal_still_has_does_not_end(state):
+    overdue = {FIRST.uuid: Known(a_tenant(), Absence(5, 100))}
+    plan = plan_tenants(seen(at=300, sought={FIRST.uuid: replace(FIRST, state=state)}), overdue, RULES)
+    assert plan.changes == []
+    assert "the portal still has it" in plan.problems[0]
+    assert told(seen(at=300), overdue) == []
+
+
+def test_what_the_portal_says_to_be_terminated_ends_at_once():
+    over = seen(at=300, sought={FIRST.uuid: replace(FIRST, state=ResourceState.TERMINATED)})
+    ended = [a_tenant(state=State.COMPLETED, ended_at=300)]
+    assert told(over, known_of(a_tenant())) == ended
+    assert told(replace(over, told={FIRST.uuid: a_tenant()})) == ended
 
 
 def test_a_tenant_without_nodes_keeps_what_was_told():
