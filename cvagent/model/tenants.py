@@ -9,6 +9,9 @@ from cvagent.model.jobs import State, utc
 from cvagent.model.orders import Resource
 from cvagent.model.tenancy import Tenancy
 
+OBJECT = "cloudvision"
+"""What the portal may say of a tenant's place is called so in a resource's metadata, attributes or options."""
+
 
 class Places(NamedTuple):
     """What gives nodes to accounts: hostlists by account, from the places of Slurm's that name it.

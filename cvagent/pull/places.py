@@ -1,19 +1,21 @@
 """Decides which nodes or interfaces an allocation has. What a tenant may write counts only within the allow-list."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ClusterShell.NodeSet import NodeSetException
 from msgspec import Struct
 
-from cvagent.clients.hostlist import unfold
+from cvagent.clients.hostlist import MOST_NODES, unfold, unfold_at_most
 from cvagent.model.orders import Resource
-from cvagent.model.tenants import TenantsSeen
+from cvagent.model.tenants import OBJECT, TenantsSeen
 
 _MAC = re.compile(r"([0-9a-f]{2}:){5}[0-9a-f]{2}")
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SHOWN = 60
+_BEYOND = 64
 
 
 class PlaceRules(Struct, frozen=True):
@@ -75,8 +77,10 @@ def _claim(source: str, resource: Resource, account: str, seen: TenantsSeen, rul
     if source == "map":
         return _nodes([rules.accounts[account]] if account in rules.accounts else [], rules)
     if source == "metadata":
-        return _read(resource.backend_metadata.get("cloudvision"), rules)
-    written = (_read(told.get("cloudvision"), rules) for told in (resource.attributes, resource.options))
+        return _read(resource.backend_metadata.get(OBJECT), rules, MOST_NODES)
+    # No claim within the allow-list names more; a little beyond it is unfolded, so that it can be said what.
+    most = min(len(rules.allowed) + _BEYOND, MOST_NODES)
+    written = (_read(told.get(OBJECT), rules, most) for told in (resource.attributes, resource.options))
     claim = next(filter(None, written), None)
     if claim and (claim.interfaces or not rules.allowed.issuperset(claim.nodes)):
         foreign = sorted(set(claim.nodes) - rules.allowed) or list(claim.interfaces)
@@ -85,42 +89,47 @@ def _claim(source: str, resource: Resource, account: str, seen: TenantsSeen, rul
 
 
 def _nodes(hostlists: Iterable[str], rules: PlaceRules) -> Claim:
-    names = dict.fromkeys(node for hostlist in hostlists for node in _unfolded(hostlist))
+    names = dict.fromkeys(node for hostlist in hostlists for node in _checked(unfold, hostlist))
     return Claim(tuple(names), (), rules.interfaces, ())
 
 
-def _read(told: Any, rules: PlaceRules) -> Claim | None:
-    """Read an object that may be anything. Raises ValueError."""
+def _read(told: Any, rules: PlaceRules, most: int) -> Claim | None:
+    """Read an object that may be anything and name so many nodes at most. Raises ValueError."""
     if told is None:
         return None
     if not isinstance(told, dict) or told.get("v", 1) != 1:
-        raise ValueError(f"its cloudvision object is not of version 1: {str(told)[:_SHOWN]}")
+        raise ValueError(f"its cloudvision object is not of version 1: {_shown(told)}")
     nodes = told.get("nodes") or ""
-    names = _unfolded(nodes) if isinstance(nodes, str) and nodes else ()
+    names = _checked(partial(unfold_at_most, most=most), nodes) if isinstance(nodes, str) else ()
     if not isinstance(nodes, str) or not all(map(_NODE.fullmatch, names)):
-        raise ValueError(f"its nodes are no hostlist: {str(nodes)[:_SHOWN]}")
-    macs = tuple(str(mac).lower() for mac in _list(told, "interfaces"))
+        raise ValueError(f"its nodes are no hostlist: {_shown(nodes)}")
+    macs = tuple(mac.lower() for mac in _texts(told, "interfaces"))
     if not all(map(_MAC.fullmatch, macs)):
         raise ValueError("its interfaces are no MACs")
     mode = told.get("mode", "interface" if macs or rules.interfaces else "node")
-    if mode not in {"node", "interface"}:
-        raise ValueError(f"its mode is {str(mode)[:_SHOWN]}, neither node nor interface")
+    if mode not in ("node", "interface"):
+        raise ValueError(f"its mode is {_shown(mode)}, neither node nor interface")
     by_interface = mode == "interface"
-    return Claim(names, macs if by_interface else (), by_interface, tuple(map(str, _list(told, "nics_per_node"))))
+    return Claim(names, macs if by_interface else (), by_interface, _texts(told, "nics_per_node"))
 
 
-def _unfolded(hostlist: str) -> tuple[str, ...]:
+def _checked(unfolded: Callable[[str], tuple[str, ...]], hostlist: str) -> tuple[str, ...]:
     try:
-        return unfold(hostlist)
-    except NodeSetException as error:
-        raise ValueError(f"{hostlist[:_SHOWN]} is no hostlist: {error}") from None
+        return unfolded(hostlist)
+    except (ValueError, NodeSetException) as error:
+        raise ValueError(f"{_shown(hostlist)} cannot be taken for a hostlist: {str(error)[:_SHOWN]}") from None
 
 
-def _list(told: Mapping[str, Any], field: str) -> list[Any]:
+def _texts(told: Mapping[str, Any], field: str) -> tuple[str, ...]:
     value = told.get(field) or []
-    if isinstance(value, list):
-        return value
-    raise ValueError(f"its {field} are no list")
+    if isinstance(value, list) and len(value) <= MOST_NODES and all(isinstance(one, str) for one in value):
+        return tuple(value)
+    raise ValueError(f"its {field} are no list of texts")
+
+
+def _shown(value: Any) -> str:
+    """What a stranger wrote, in a line of ours: it may be long, or deep."""
+    return repr(value[:_SHOWN]) if isinstance(value, str) else f"something of type {type(value).__name__}"
 
 
 def _place(claim: Claim, seen: TenantsSeen, rules: PlaceRules) -> Place:

@@ -13,6 +13,8 @@ from cvagent.pull.places import Place, PlaceRules, place_of
 
 _RUNNING = {ResourceState.OK, ResourceState.UPDATING}
 _LEAVING = {ResourceState.TERMINATING, ResourceState.TERMINATED}
+# What may come of what others wrote, however odd: it spoils that one tenant and no other.
+_SPOILT = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
 
 # By key; `open_ones` by resource.
 _Known = Mapping[str, Known[TenantConfig]]
@@ -100,7 +102,7 @@ def _running(
         before = open_ones[resource.uuid].document if resource.uuid in open_ones else None
         try:
             place = place_of(resource, account, observed, rules.places)
-        except ValueError as error:
+        except _SPOILT as error:
             problems.append(f"{account}: {error}")
             continue
         if place == Place():

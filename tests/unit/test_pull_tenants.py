@@ -1,5 +1,6 @@
 """Which nodes a tenant has, and what CloudVision is to be told of it."""
 
+import functools
 import re
 
 import pytest
@@ -92,6 +93,12 @@ def test_a_tenant_who_claims_foreign_nodes_gets_none_and_a_warning_is_shown(writ
     assert "which CVAGENT_TENANT_ALLOW does not allow" in problem
 
 
+def test_what_a_tenant_claims_is_counted_before_it_is_unfolded():
+    greedy = a_resource(attributes=claim(nodes="n[1-60000]"))
+    with pytest.raises(ValueError, match="more than 66 nodes"):
+        place(greedy, replace(RULES.places, sources=("request",)))
+
+
 def test_what_a_tenant_writes_counts_for_nothing_unless_it_is_asked_for():
     resource = a_resource(backend_id=ACCOUNT, attributes=claim(nodes="n1"), options=claim(nodes="n1"))
     assert place(resource, PlaceRules()) == Place()
@@ -110,6 +117,15 @@ def test_what_a_tenant_writes_counts_for_nothing_unless_it_is_asked_for():
         {"nodes": "n1", "mode": "both"},
         {"interfaces": ["not a mac"]},
         {"interfaces": "0c:00:00:00:00:01"},
+        {"interfaces": [["0c:00:00:00:00:01"]]},
+        {"nodes": "n1", "mode": []},
+        {"nodes": "n1", "mode": {}},
+        {"nodes": "n1", "nics_per_node": [{"eth1": 1}]},
+        {"nodes": "n1", "v": []},
+        {"nodes": "n" + "[1]" * 1200},
+        {"nodes": "n[1-3000000]"},
+        {"nodes": "," * 100_000},
+        functools.reduce(lambda inner, _: [inner], range(5000), "deep"),
     ],
 )
 def test_an_object_that_cannot_be_read_is_a_problem_and_spoils_no_other(object_):
