@@ -3,10 +3,10 @@
 What the words mean stands in `portal_records`, what is asked in `portal_orders`, `portal_offering` and `portal_usage`.
 """
 
-import json
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,6 @@ PAGE_SIZE = 300
 _MAX_PAGE = 64 * 1024 * 1024
 _MAX_SINGLE = 4 * 1024 * 1024
 _MAX_PAGES = 10_000
-# Of all integers that are surely no larger than those of 64 bits.
-_INT_DIGITS = 18
 
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT = 401, 403, 404, 409
 _SUCCESS = range(200, 300)
@@ -233,28 +231,27 @@ def _why_not_whole(pages: Sequence[Sequence[Any]], promised: Collection[str]) ->
     return f"showed {twice} items on two pages: it changed while it was read" if twice else None
 
 
+def _number(text: str) -> Decimal | str:
+    """A number with a point or an exponent, to the letter; as it stands when it is beyond all that Decimal holds.
+
+    >>> _number("1e400"), _number("1e9999999999999999999999")
+    (Decimal('1E+400'), '1e9999999999999999999999')
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return text
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+
+
 def _decoded(answer: Answer) -> Any:
     """An answer's JSON; None when it is empty."""
     try:
-        return msgspec.json.decode(answer.body) if answer.body.strip() else None
+        return _decode(answer.body) if answer.body.strip() else None
     except (msgspec.DecodeError, RecursionError):
-        pass
-    try:
-        return _with_odd_numbers(answer.body)
-    except (ValueError, RecursionError):
         raise Unreadable(f"{answer.says()}, which is no JSON") from None
-
-
-def _with_odd_numbers(body: bytes) -> Any:
-    """JSON with numbers of any size, which are for the item's reader to judge. Raises ValueError or RecursionError.
-
-    >>> _with_odd_numbers(b'[1, 1e5000, NaN]')
-    [1, inf, nan]
-    """
-    found = json.loads(body.decode(), parse_int=lambda text: int(text) if len(text) <= _INT_DIGITS else float(text))
-    # Half a character, which could be written nowhere, is refused by the encoder.
-    _encode(found)
-    return found
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

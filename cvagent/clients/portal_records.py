@@ -27,8 +27,6 @@ from cvagent.model.orders import (
 )
 
 _MAX_SHOWN = 60
-# Beyond all that is sold.
-_MAX_AMOUNT = 10**18
 _UUID = re.compile(r"[0-9a-f]{32}")
 
 Raw = Mapping[str, Any]
@@ -206,7 +204,7 @@ def _limits(raw: Raw) -> dict[str, Decimal]:
 
 
 def amount(value: Any, what: str) -> Decimal:
-    """A number below 10^18, as is its opposite. Raises ValueError, which begins with `what`.
+    """A number that is finite. Raises ValueError, which begins with `what`.
 
     >>> amount(1.5, "it"), amount("2", "it")
     (Decimal('1.5'), Decimal('2'))
@@ -217,8 +215,6 @@ def amount(value: Any, what: str) -> Decimal:
         number = Decimal("NaN")
     if not number.is_finite():
         raise ValueError(f"{what} is {_shown(value)}, which is no number")
-    if not -_MAX_AMOUNT < number < _MAX_AMOUNT:
-        raise ValueError(f"{what} is {_shown(value)}, which is beyond all that is sold")
     return number
 
 

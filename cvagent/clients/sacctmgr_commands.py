@@ -7,6 +7,7 @@ for another, raises Permanent.
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 
 from cvagent.clients.runner import SYSTEM_PATH
 from cvagent.errors import Permanent
@@ -122,6 +123,14 @@ def user_name(name: str) -> str:
     return _checked(name, _USER, "user name")
 
 
+def check_count(number: int | Decimal) -> None:
+    """Raises Permanent for what is no limit to Slurm: less than none, more than it can hold, or no number."""
+    amount = Decimal(number)
+    # A Decimal is compared and shown without being written out: 1E+999999 has a million digits.
+    if not amount.is_finite() or not 0 <= amount < _MOST:
+        raise Permanent(f"{str(amount)[:_SHOWN]} is no limit: 0 to {_MOST - 1}")
+
+
 def one_line(text: str) -> str:
     r"""Free text as a description may hold it: ASCII on one line, without quotes.
 
@@ -159,6 +168,5 @@ def _limits(tres_minutes: Mapping[str, int]) -> str:
 
 
 def _count(number: int) -> int:
-    if not 0 <= number < _MOST:
-        raise Permanent(f"{str(number)[:_SHOWN]} is no limit: 0 to {_MOST - 1}")
+    check_count(number)
     return number

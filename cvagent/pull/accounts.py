@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, account_name, cancel_jobs
+from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, account_name, cancel_jobs, check_count
 from cvagent.errors import Permanent
 from cvagent.model import Change, Known, Plan
 from cvagent.model.accounts import Account
@@ -109,7 +109,12 @@ def _possible(order: Order, observed: Tenancy, rules: AccountRules) -> tuple[Com
 
 
 def _minutes(amount: Decimal, factor: Decimal) -> int:
-    return _UNLIMITED if amount == _UNLIMITED else int((amount * factor).to_integral_value())
+    """Whole TRES-minutes of an amount. Raises Permanent for one that is no limit."""
+    if amount == _UNLIMITED:
+        return _UNLIMITED
+    check_count(amount)
+    check_count(minutes := (amount * factor).to_integral_value())
+    return int(minutes)
 
 
 def _provided(order: Order, account: str, observed: Tenancy, rules: AccountRules) -> Iterator[Command]:
