@@ -84,6 +84,10 @@ class Sacctmgr:
         """Take a user out of an account. Slurm refuses while the user has jobs in it."""
         return self._delete("user", f"name={user_name(user)}", f"account={account_name(account)}")
 
+    def remove_root(self, account: str) -> Command:
+        """Take root out of an account: for a person, who sees what it was in there for."""
+        return self._delete("user", "name=root", f"account={account_name(account)}")
+
     def delete_account(self, name: str, *, shared: bool) -> Command:
         """Delete an account with all that is below it. Slurm refuses while it has jobs.
 

@@ -5,6 +5,7 @@
 Decided from what Slurm shows now, so that it may stop after any command and go on from there.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
@@ -72,18 +73,23 @@ def commands_for(order: Order, observed: Tenancy, rules: AccountRules) -> tuple[
 
 
 def account_of(order: Order, observed: Tenancy, rules: AccountRules) -> str | None:
-    """The account that an order is about; None while it cannot be known. Raises Permanent."""
-    resource = observed.resources.get(order.resource_uuid or "")
-    name = order.backend_id or (resource.backend_id if resource else "")
-    uuid = order.allocation_uuid or (resource.allocation_uuid if resource else None)
-    if not uuid and not observed.keeps_allocations:
-        uuid = order.resource_uuid
-    if not name and not uuid:
+    """The account that an order is about; None while it cannot be known, or when its resource never got one.
+
+    Raises Permanent.
+    """
+    told = _told_name(order, observed)
+    name = told or _made_name(order, observed, rules)
+    if not name:
         return None
-    account = account_name(name.lower() or allocation_account(uuid or "", order.name, rules.names))
-    rivals = [r.uuid for r in observed.resources.values() if r.backend_id.lower() == account]
-    if any(rival != order.resource_uuid for rival in rivals):
+    account = account_name(name)
+    held = any(r.backend_id.lower() == account and r.uuid != order.resource_uuid for r in observed.resources.values())
+    claimed = not held and not told and any(True for _ in _claims(account, order, observed, rules))
+    if (held or claimed) and not told and order.kind is OrderKind.TERMINATE:
+        return None
+    if held:
         raise Permanent(f"the account {account} belongs to another resource of the offering")
+    if claimed:
+        raise Permanent(f"another order of this name gets the account {account}: order it under another name")
     return account
 
 
@@ -99,6 +105,32 @@ def wanted_limits(order: Order, components: Mapping[str, Component]) -> dict[str
         for tres, sold in components.items()
     }
     return {tres: _minutes(limit, components[tres].unit_factor) for tres, limit in limits.items() if limit is not None}
+
+
+def _told_name(order: Order, observed: Tenancy) -> str:
+    """What the portal calls the account; empty while it has no name for it."""
+    resource = observed.resources.get(order.resource_uuid or "")
+    return (order.backend_id or (resource.backend_id if resource else "")).lower()
+
+
+def _made_name(order: Order, observed: Tenancy, rules: AccountRules) -> str:
+    """What we call it; empty while the portal has not made the allocation."""
+    resource = observed.resources.get(order.resource_uuid or "")
+    uuid = order.allocation_uuid or (resource.allocation_uuid if resource else None)
+    if not uuid and not observed.keeps_allocations:
+        uuid = order.resource_uuid
+    return allocation_account(uuid, order.name, rules.names) if uuid else ""
+
+
+def _claims(account: str, order: Order, observed: Tenancy, rules: AccountRules) -> Iterator[Order]:
+    """Other executing orders that get this account before this one does: of two the first by uuid."""
+    ends = order.kind is OrderKind.TERMINATE
+    for other in observed.orders:
+        comes_first = ends or other.uuid < order.uuid
+        if comes_first and other.state is OrderState.EXECUTING and other.resource_uuid != order.resource_uuid:
+            takes = other.kind is not OrderKind.TERMINATE and not _told_name(other, observed)
+            if takes and _made_name(other, observed, rules) == account:
+                yield other
 
 
 def _possible(order: Order, observed: Tenancy, rules: AccountRules) -> tuple[Command, ...] | None:
@@ -146,7 +178,7 @@ def _terminated(order: Order, account: str, observed: Tenancy, rules: AccountRul
     make, tree = Sacctmgr(rules.cluster), observed.tree
     project = project_account(order.owner.project_uuid, rules.names)
     if account in tree.accounts:
-        _check_own(tree.accounts[account], project, observed)
+        _check_own(tree.accounts[account], project, observed, make)
         yield cancel_jobs(account)
         for user in sorted(tree.accounts[account].users):
             yield from removal(account, user, observed, make)
@@ -166,8 +198,11 @@ def removal(
     yield make.remove_user(account, user)
 
 
-def _check_own(account: Account, project: str, observed: Tenancy) -> None:
+def _check_own(account: Account, project: str, observed: Tenancy, make: Sacctmgr) -> None:
     """Raises Permanent for an account that a termination must not take along."""
+    if "root" in account.users:
+        mend = shlex.join(make.remove_root(account.name))
+        raise Permanent(f"root is a user of the account {account.name}, which is for a person to end: {mend}")
     if account.parent not in {project, "root"}:
         raise Permanent(f"the account {account.name} is below {account.parent}, not below its project's {project}")
     children = [name for name, other in observed.tree.accounts.items() if other.parent == account.name]

@@ -5,6 +5,7 @@ import shlex
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 from tenancy import (
     ACCOUNT,
     CUSTOMER_ACCOUNT,
@@ -158,6 +159,45 @@ def test_another_resources_account_is_not_taken():
     rival = a_resource(7, backend_id=ACCOUNT)
     with pytest.raises(Permanent, match="belongs to another resource"):
         commands_for(order, a_tenancy(order, resources=(rival,)), RULES)
+
+
+def a_collision(*kinds):
+    """Orders for allocations of one name whose uuids begin alike, none of which has an account yet."""
+    return [an_order(n, kind, allocation_uuid="a0000" + f"{n:027x}") for n, kind in enumerate(kinds, 1)]
+
+
+def test_of_two_new_allocations_that_would_share_an_account_the_first_gets_it():
+    first, second = a_collision(OrderKind.CREATE, OrderKind.CREATE)
+    for observed in (a_tenancy(first, second), a_tenancy(second, first)):
+        assert len(lines(first, observed)) == 3
+        with pytest.raises(Permanent, match=f"another order of this name gets the account {ACCOUNT}: order it under"):
+            commands_for(second, observed, RULES)
+    said = answers(second, first, tree=a_tree(*provided()))
+    assert [said[one.uuid].verdict for one in (first, second)] == [Verdict.DONE, Verdict.ERRED]
+
+
+def test_one_that_does_not_execute_or_has_its_account_gets_none_of_another():
+    first, second = a_collision(OrderKind.CREATE, OrderKind.UPDATE)
+    waiting = replace(first, state=OrderState.PENDING_PROVIDER)
+    assert len(lines(second, a_tenancy(waiting, second))) == 3
+    holder = a_resource(2, backend_id=ACCOUNT)
+    observed = a_tenancy(first, second, resources=(holder,), tree=a_tree(*provided()))
+    assert commands_for(second, observed, RULES) == ()
+    with pytest.raises(Permanent, match="belongs to another resource"):
+        commands_for(first, observed, RULES)
+
+
+@pytest.mark.parametrize("fields", [{"resources": (a_resource(2, backend_id=ACCOUNT),)}, {}])
+def test_the_end_of_one_that_got_no_account_takes_the_others_not_along(fields):
+    end, other = a_collision(OrderKind.TERMINATE, OrderKind.CREATE)
+    observed = a_tenancy(end, other, tree=a_tree(*provided("alice")), **fields)
+    assert commands_for(end, observed, RULES) == ()
+
+
+def test_root_in_an_account_is_for_a_person_to_take_out():
+    reason = f"root is a user of the account {ACCOUNT}.* sacctmgr -i delete user where name=root account={ACCOUNT} cl"
+    with pytest.raises(Permanent, match=reason):
+        commands_for(TERMINATE, a_tenancy(TERMINATE, tree=a_tree(*provided("alice", "root"))), RULES)
 
 
 def test_a_termination_cancels_and_removes_and_deletes_the_last_project_too():
