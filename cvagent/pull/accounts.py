@@ -93,15 +93,15 @@ def account_of(order: Order, observed: Tenancy, rules: AccountRules) -> str | No
     return account
 
 
-def wanted_limits(order: Order, components: Mapping[str, Component]) -> dict[str, int]:
+def wanted_limits(ordered: Mapping[str, Decimal], components: Mapping[str, Component]) -> dict[str, int]:
     """GrpTRESMins by TRES: what is billed by usage has the file's limit, the rest what is ordered.
 
-    Raises Permanent for an order of what is not sold.
+    Raises Permanent for what is not sold.
     """
-    if unknown := order.limits.keys() - components.keys():
+    if unknown := ordered.keys() - components.keys():
         raise Permanent(f"no component {', '.join(sorted(unknown))} in the components file")
     limits = {
-        tres: sold.limit if sold.accounting is Accounting.USAGE else order.limits.get(tres)
+        tres: sold.limit if sold.accounting is Accounting.USAGE else ordered.get(tres)
         for tres, sold in components.items()
     }
     return {tres: _minutes(limit, components[tres].unit_factor) for tres, limit in limits.items() if limit is not None}
@@ -133,6 +133,14 @@ def _claims(account: str, order: Order, observed: Tenancy, rules: AccountRules) 
                 yield other
 
 
+def _ordered(order: Order, observed: Tenancy) -> Mapping[str, Decimal]:
+    """An order to restore need not repeat the limits: they are those that the resource had."""
+    resource = observed.resources.get(order.resource_uuid or "")
+    if order.kind is OrderKind.RESTORE and not order.limits and resource:
+        return resource.limits
+    return order.limits
+
+
 def _possible(order: Order, observed: Tenancy, rules: AccountRules) -> tuple[Command, ...] | None:
     try:
         return commands_for(order, observed, rules)
@@ -159,7 +167,7 @@ def _provided(order: Order, account: str, observed: Tenancy, rules: AccountRules
         elif tree[name].parent != parent:
             yield make.move_account(name, parent)
     parent = project if rules.nested else "root"
-    limits = wanted_limits(order, rules.components)
+    limits = wanted_limits(_ordered(order, observed), rules.components)
     if account not in tree:
         yield make.add_account(account, parent, (order.name, project), limits)
         return

@@ -71,14 +71,17 @@ def test_a_project_stays_until_its_last_allocation_goes(tenants):
     assert tenants.account(project) is None
 
 
-def test_a_restored_allocation_gets_its_account_back(tenants):
+@pytest.mark.parametrize("told", [True, False])
+def test_a_restored_allocation_gets_its_account_and_its_limits_back(tenants, told):
     order = tenants.order("bert", cpu=3)
     tenants.once()
     before = tenants.account(order.resource.backend_id)
     tenants.terminate(order.resource)
     tenants.once()
     assert tenants.account(order.resource.backend_id) is None
-    tenants.market.restore(order.resource)
+    again = tenants.market.restore(order.resource)
+    if not told:
+        again.limits = None
     tenants.once()
     assert (order.resource.state, tenants.account(order.resource.backend_id)) == ("OK", before)
 

@@ -99,6 +99,14 @@ def test_an_update_changes_the_limits_that_differ_and_no_others():
     ]
 
 
+def test_a_restored_allocation_has_the_limits_that_it_had():
+    order = an_order(kind=OrderKind.RESTORE, limits={})
+    observed = a_tenancy(order, resources=(a_resource(limits={"cpu": Decimal(3)}),))
+    assert lines(order, observed)[2].endswith("GrpTRESMins=cpu=180000,mem=1024")
+    other = an_order(kind=OrderKind.RESTORE, limits={"cpu": Decimal(4)})
+    assert lines(other, observed)[2].endswith("GrpTRESMins=cpu=240000,mem=1024")
+
+
 def test_an_account_that_was_moved_is_moved_back():
     order = an_order()
     customer, project, account = provided()

@@ -148,7 +148,7 @@ class Market(Log):
             self._must_be(order, "executing")
             order.state = "done"
             order.resource.state = _DONE[order.type]
-            if order.type != "Terminate":
+            if order.type != "Terminate" and order.limits is not None:
                 order.resource.limits = dict(order.limits)
             self.changed.notify_all()
 

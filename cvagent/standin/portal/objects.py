@@ -121,12 +121,16 @@ class Resource:
 
 @dataclass
 class Order:
-    """What a tenant wants."""
+    """What a tenant wants.
+
+    Attributes:
+        limits: None: those that the resource has.
+    """
 
     type: str
     state: str
     resource: Resource
-    limits: dict[str, Any]
+    limits: dict[str, Any] | None
     attributes: dict[str, Any]
     error_message: str = ""
     error_traceback: str = ""
