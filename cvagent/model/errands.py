@@ -90,10 +90,11 @@ class OrderAnswer(_Errand, frozen=True, array_like=True, tag="answer"):
     Attributes:
         key: The order's uuid.
         name: What the tenant calls the allocation.
-        resource_uuid: None when the resource is to end with the order, or there is none.
+        resource_uuid: None when the resource ends with the order, or there is none.
         backend_id: The account's name, to be written into the resource; empty when it is not.
         reason: Of ERRED: why.
         ending: Of DONE: the resource that ends with the order; its last usage is told before. None when it lives on.
+        as_before: Of ERRED: the allocation is as good as it was before the order.
     """
 
     verdict: Verdict
@@ -102,6 +103,7 @@ class OrderAnswer(_Errand, frozen=True, array_like=True, tag="answer"):
     backend_id: str = ""
     reason: str = ""
     ending: str | None = None
+    as_before: bool = False
 
     @property
     def word(self) -> str:

@@ -56,5 +56,5 @@ def _done(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer:
 
 
 def _erred(order: Order, reason: str) -> OrderAnswer:
-    lives = order.kind is not OrderKind.TERMINATE
-    return OrderAnswer(order.uuid, Verdict.ERRED, order.name, order.resource_uuid if lives else None, reason=reason)
+    stays = order.kind is OrderKind.TERMINATE
+    return OrderAnswer(order.uuid, Verdict.ERRED, order.name, order.resource_uuid, reason=reason, as_before=stays)

@@ -65,7 +65,8 @@ class OrderAnswers(OneByOne):
                 self._tell_last(answer.ending)
             self._portal.set_done(answer.key)
         elif answer.verdict is Verdict.ERRED:
-            self._set_allocation(answer, "erred")
+            # Left as scheduled, it would take no other order.
+            self._set_allocation(answer, "ok" if answer.as_before else "erred")
             self._portal.set_erred(answer.key, answer.reason)
 
     def _await_accounting(self) -> None:

@@ -65,6 +65,8 @@ def allocate(market, project):
         order = market.create(project, name, limits or {"cpu": 10})
         market.approve(order)
         market.allocate([order])
+        if order.resource.allocation:
+            market.move(order.resource, "ok")
         market.done(order)
         order.resource.backend_id = f"hpc_{name}" if backend_id is None else backend_id
         return order.resource

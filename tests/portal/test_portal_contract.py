@@ -7,6 +7,7 @@ from cvagent.clients.portal_orders import PortalOrders
 from cvagent.errors import Conflict, Permanent, Retryable, SourceError
 from cvagent.model.orders import OrderKind, OrderState, ResourceState
 from cvagent.standin.portal import OFFERING, PortalStandIn
+from cvagent.standin.portal.objects import Refusal
 
 ABSENT = "f" * 32
 
@@ -131,15 +132,30 @@ def test_the_backend_id(orders, allocate):
 
 def test_an_allocation_moves_as_its_states_allow(orders, allocate, dialect):
     resource = allocate()
-    orders.set_allocation_state(resource.uuid, "creating")
+    orders.set_allocation_state(resource.uuid, "update_scheduled")
+    orders.set_allocation_state(resource.uuid, "updating")
     if dialect == "waldur":
         return
-    with pytest.raises(Conflict):
-        orders.set_allocation_state(resource.uuid, "deleting")
+    for state in ("creating", "deleting", "deletion_scheduled"):
+        with pytest.raises(Conflict):
+            orders.set_allocation_state(resource.uuid, state)
     orders.set_allocation_state(resource.uuid, "ok")
     orders.set_allocation_state(resource.uuid, "deletion_scheduled")
     orders.set_allocation_state(resource.uuid, "deleting")
     assert resource.allocation.state == "deleting"
+
+
+def test_an_allocation_that_was_left_as_scheduled_takes_no_order(orders, market, allocate, dialect):
+    resource = allocate()
+    assert erred(orders, market, market.terminate(resource)) is ResourceState.OK
+    end = market.terminate(resource)
+    if dialect != "waldur":
+        with pytest.raises(Refusal, match="an allocation that is deletion_scheduled"):
+            market.approve(end)
+        assert (end.state, resource.state) == ("pending-provider", "OK")
+        orders.set_allocation_state(resource.uuid, "ok")
+    market.approve(end)
+    assert resource.state == "Terminating"
 
 
 def test_the_team_and_their_names(orders, allocate, dialect):

@@ -71,6 +71,28 @@ def test_a_project_stays_until_its_last_allocation_goes(tenants):
     assert tenants.account(project) is None
 
 
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_allocation_whose_end_failed_can_be_changed_and_ended(make_tenants, lab, dialect):
+    tenants = make_tenants(dialect)
+    order = tenants.order()
+    tenants.once()
+    tenants.once()  # The older portals make an allocation a moment after its order was seen.
+    account = order.resource.backend_id
+    lab.slurm("sacctmgr", "-i", "add", "account", "hpc_sub", f"parent={account}")
+    for _ in range(2):
+        end = tenants.terminate(order.resource)
+        tenants.once()
+        assert (end.state, order.resource.state) == ("erred", "OK")
+        assert "has others below it: hpc_sub" in end.error_message
+    change = tenants.change(order.resource, cpu=20)
+    tenants.once()
+    assert change.state == "done"
+    lab.slurm("sacctmgr", "-i", "delete", "account", "where", "name=hpc_sub")
+    end = tenants.terminate(order.resource)
+    tenants.once()
+    assert (end.state, tenants.account(account)) == ("done", None)
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_a_restored_allocation_gets_its_account_and_its_limits_back(tenants, told):
     order = tenants.order("bert", cpu=3)

@@ -320,6 +320,13 @@ def test_an_order_that_slurm_refuses_errs_with_slurms_words():
     }
 
 
+@pytest.mark.parametrize("kind", OrderKind)
+def test_an_allocation_is_as_it_was_when_its_end_failed(kind):
+    order = an_order(kind=kind)
+    said = answers(order, failures={order.uuid: "why"})[order.uuid]
+    assert (said.resource_uuid, said.as_before) == (order.resource_uuid, kind is OrderKind.TERMINATE)
+
+
 def test_an_answer_that_is_not_wanted_any_more_is_taken_back():
     old = OrderAnswer("0" * 32, Verdict.DONE, "bert")
     (change,) = plan_order_states(a_tenancy(), {old.key: Known(old)}, RULES).changes

@@ -116,6 +116,14 @@ def test_the_resource_hears_before_the_order():
         (OrderAnswer("o", Verdict.DONE, "bert"), [("set_done", "o")]),
         (OrderAnswer("o", Verdict.DONE, "bert", ending="r"), [("tell_last", "r"), ("set_done", "o")]),
         (OrderAnswer("o", Verdict.ERRED, "bert", reason="why"), [("set_erred", "o", "why")]),
+        (
+            OrderAnswer("o", Verdict.ERRED, "bert", "r", reason="why"),
+            [("set_allocation_state", "r", "erred"), ("set_erred", "o", "why")],
+        ),
+        (
+            OrderAnswer("o", Verdict.ERRED, "bert", "r", reason="why", as_before=True),
+            [("set_allocation_state", "r", "ok"), ("set_erred", "o", "why")],
+        ),
         (OrderAnswer("o", Verdict.NOTHING, "bert"), []),
     ],
 )

@@ -126,11 +126,11 @@ class Market(Log):
         """Someone takes the order: it executes."""
         with self.changed:
             self._must_be(order, "pending-provider")
-            order.state = "executing"
             resource = order.resource
-            resource.state = _BEGUN[order.type]
             if resource.allocation and order.type in _SCHEDULED:
-                resource.allocation.state = _SCHEDULED[order.type]
+                self._move(resource.allocation, _SCHEDULED[order.type])
+            order.state = "executing"
+            resource.state = _BEGUN[order.type]
             self.changed.notify_all()
 
     def reject(self, order: Order) -> None:
@@ -165,11 +165,7 @@ class Market(Log):
         if state not in _FROM:
             raise Refusal(400, {"state": [f'"{state}" is not a valid choice.']})
         with self.changed:
-            allocation = self.allocation_of(resource)
-            sources = _FROM[state]
-            if sources is not None and allocation.state not in sources:
-                raise Refusal(409, {"detail": f"an allocation that is {allocation.state} cannot become {state}"})
-            allocation.state = state
+            self._move(self.allocation_of(resource), state)
             self.changed.notify_all()
 
     def allocation_of(self, resource: Resource) -> Allocation:
@@ -207,6 +203,13 @@ class Market(Log):
         self.orders[order.uuid] = order
         self.changed.notify_all()
         return order
+
+    @staticmethod
+    def _move(allocation: Allocation, state: str) -> None:
+        sources = _FROM[state]
+        if sources is not None and allocation.state not in sources:
+            raise Refusal(409, {"detail": f"an allocation that is {allocation.state} cannot become {state}"})
+        allocation.state = state
 
     @staticmethod
     def _must_be(order: Order, state: str) -> None:
