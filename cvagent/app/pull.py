@@ -219,6 +219,7 @@ def make_member_rules(settings: Settings, cluster: str, *, force: bool = False) 
         homedirs=settings.account_homedirs,
         paused_qos=settings.account_paused_qos,
         downscaled_qos=settings.account_downscaled_qos,
+        absent_rounds=settings.absent_rounds,
         removal_share=settings.removal_share,
         force=force,
     )

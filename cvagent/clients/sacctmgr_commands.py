@@ -122,6 +122,11 @@ def account_name(name: str) -> str:
     return _checked(name, _ACCOUNT, "account name")
 
 
+def is_account_name(name: str) -> bool:
+    """Whether `account_name` takes it."""
+    return name != "root" and bool(_ACCOUNT.fullmatch(name))
+
+
 def user_name(name: str) -> str:
     """The name, if it is one that Slurm takes for this user and no other, and that is not root."""
     return _checked(name, _USER, "user name")

@@ -41,6 +41,8 @@ class Members(Struct, frozen=True):
     Attributes:
         teams: By resource, the names that its members have on the cluster, as far as they have any.
         unsure: Resources whose team could be read in part only: nobody has left it for sure.
+        missed: By `account/user`, for somebody who is in the account and not in its team: in how many good readings of
+            the team in a row they were missed. None, or 0, for whom it was not read since.
         strangers: Names to be added that the cluster's machine does not know as users (yet).
         problems: What could not be read, a line each.
     """
@@ -48,5 +50,6 @@ class Members(Struct, frozen=True):
     tenancy: Tenancy
     teams: Mapping[str, AbstractSet[str]]
     unsure: AbstractSet[str] = frozenset()
+    missed: Mapping[str, int] = {}
     strangers: AbstractSet[str] = frozenset()
     problems: Sequence[str] = ()

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from msgspec import Struct
 
-from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, account_name, cancel_jobs, check_count
+from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, account_name, cancel_jobs, check_count, is_account_name
 from cvagent.errors import Permanent
 from cvagent.model import Change, Known, Plan
 from cvagent.model.accounts import Account
@@ -200,7 +200,7 @@ def removal(
 ) -> Iterator[Command]:
     """Take a user out of an account; another of theirs becomes the default, `default` where there is a choice."""
     if observed.tree.defaults.get(user) == account:
-        others = [name for name in observed.tree.accounts_of(user) if name != account]
+        others = [name for name in observed.tree.accounts_of(user) if name != account and is_account_name(name)]
         if others:
             yield make.set_default(user, default if default in others else others[0])
     yield make.remove_user(account, user)

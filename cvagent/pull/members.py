@@ -1,11 +1,11 @@
 """Decides who may use an allocation's account, and how much: its team, and whether it is paused."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
 from msgspec import Struct
 
-from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, cancel_jobs, make_home, user_name
+from cvagent.clients.sacctmgr_commands import Command, Sacctmgr, cancel_jobs, is_account_name, make_home, user_name
 from cvagent.errors import Permanent
 from cvagent.guard import refusal
 from cvagent.model import Change, Known, Plan
@@ -28,8 +28,8 @@ class MemberRules(Struct, frozen=True):
         homedirs: Whether a new member's home directory is made.
         paused_qos: The QOS of an account that is paused; None: no job may be submitted.
         downscaled_qos: The QOS of an account that is downscaled; None: nothing is done about it.
-        removal_share: See `guard.RemovalRules`, for this and what follows. A team is complete or not believed: whoever
-            is not in it has left.
+        absent_rounds: Good readings of a team in a row after which somebody who is missing in it has left.
+        removal_share: See `guard.RemovalRules`, for this and what follows.
     """
 
     cluster: str
@@ -37,33 +37,28 @@ class MemberRules(Struct, frozen=True):
     homedirs: bool = False
     paused_qos: str | None = None
     downscaled_qos: str | None = None
+    absent_rounds: int = 3
     removal_share: float = 0.3
-    absent_rounds: int = 1
     force: bool = False
 
 
 class _Team(Struct, frozen=True):
-    """An account and who is to be in it."""
+    """An account, who is to be in it, and who has left."""
 
     resource: Resource
     account: Account
     wanted: AbstractSet[str]
-    unsure: bool
+    leavers: Sequence[str]
 
     @property
     def closed(self) -> bool:
         """The portal says that nobody may use it. That is no reading error: everybody leaves."""
         return self.resource.restrict_member_access
 
-    @property
-    def leavers(self) -> list[str]:
-        """Those who are in the account and not in the team. root is nobody's member."""
-        return [] if self.unsure and not self.closed else sorted(self.account.users - self.wanted - {"root"})
-
 
 def plan_members(observed: Members, known: Mapping[str, Known[Commands]], rules: MemberRules) -> Plan:
     """Add who is in the team and remove who is not. A team that came out empty removes nobody."""
-    teams, problems = _teams(observed)
+    teams, problems = _teams(observed, rules)
     kept = {team.account.name: commands for team in teams if (commands := _kept_up(team, observed, rules))}
     open_teams = [team for team in teams if not team.closed]
     emptied = [team for team in open_teams if team.leavers and not team.wanted and not rules.force]
@@ -79,25 +74,39 @@ def plan_members(observed: Members, known: Mapping[str, Known[Commands]], rules:
         refusal="; ".join(filter(None, [withheld, _emptied(emptied)])) or None,
         unchanged=len(teams) - len(kept),
         problems=[*observed.tenancy.problems, *observed.problems, *problems],
-        note=_note(observed),
+        note=_note(observed, teams, rules),
     )
 
 
-def _teams(observed: Members) -> tuple[list[_Team], list[str]]:
+def _teams(observed: Members, rules: MemberRules) -> tuple[list[_Team], list[str]]:
     """The accounts that are to have members, and a line for each name or account that cannot be used."""
     found, problems = [], []
     for resource in observed.tenancy.resources.values():
         if resource.state not in WITH_MEMBERS or resource.uuid not in observed.teams or not resource.backend_id:
             continue
         account = observed.tenancy.tree.accounts.get(resource.backend_id.lower())
-        if account is None or account.name == "root":
+        if account is None or not is_account_name(account.name):
             problems.append(f"resource {resource.uuid}: Slurm has no account {resource.backend_id[:60]!r}")
             continue
         names, bad = _usable(observed.teams[resource.uuid])
-        problems += [f"{account.name}: {reason}" for reason in bad]
         wanted = set() if resource.restrict_member_access else names
-        found.append(_Team(resource, account, wanted, resource.uuid in observed.unsure))
+        leavers, stuck = _usable(_left(resource, account, wanted, observed, rules))
+        problems += [f"{account.name}: {reason}" for reason in bad + stuck]
+        found.append(_Team(resource, account, wanted, sorted(leavers)))
     return found, problems
+
+
+def _left(
+    resource: Resource, account: Account, wanted: AbstractSet[str], observed: Members, rules: MemberRules
+) -> set[str]:
+    """Those who are in the account and for sure not in the team. root is nobody's member."""
+    absent = account.users - wanted - {"root"}
+    if resource.restrict_member_access:
+        return set(absent)
+    if resource.uuid in observed.unsure:
+        return set()
+    missed = {user: observed.missed.get(f"{account.name}/{user}", 0) for user in absent}
+    return {user for user in absent if rules.force or missed[user] >= rules.absent_rounds}
 
 
 def _usable(names: AbstractSet[str]) -> tuple[set[str], list[str]]:
@@ -167,10 +176,15 @@ def _emptied(teams: list[_Team]) -> str | None:
     return f"no member is left of {_few([team.account.name for team in teams])}: {_WITHHELD}"
 
 
-def _note(observed: Members) -> str | None:
-    if not observed.strangers:
-        return None
-    return f"not added before the cluster knows them as users (id -u): {_few(sorted(observed.strangers))}"
+def _note(observed: Members, teams: list[_Team], rules: MemberRules) -> str | None:
+    notes = []
+    if observed.strangers:
+        names = _few(sorted(observed.strangers))
+        notes.append(f"not added before the cluster knows them as users (id -u): {names}")
+    absent = {f"{t.account.name}/{user}" for t in teams for user in t.account.users - t.wanted - {*t.leavers, "root"}}
+    if waiting := sorted(absent & {key for key, count in observed.missed.items() if count < rules.absent_rounds}):
+        notes.append(f"not in the team, and out of the account after {rules.absent_rounds} readings: {_few(waiting)}")
+    return "; ".join(notes) or None
 
 
 def _few(names: list[str]) -> str:

@@ -166,7 +166,11 @@ class ClusterSettings(BaseSettings):
         0.30, ge=0, le=1, description="Share of the known jobs, 0 to 1, above which a round's removals are withheld"
     )
     absent_rounds: int = Field(
-        3, ge=1, le=100, description="Good rounds in a row that must miss a job before it counts as gone, 1 to 100"
+        3,
+        ge=1,
+        le=100,
+        description="Good observations in a row that must miss a job, a node, a tenant or a member before it counts as "
+        "gone, 1 to 100",
     )
 
     _cloudvision_secret: Secret = PrivateAttr()

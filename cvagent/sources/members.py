@@ -1,27 +1,35 @@
 """Who may use which allocation: the portal's teams, under the names that their members have on the cluster."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.model import Ask
-from cvagent.model.orders import Listing, TeamMember, Username
+from cvagent.model.accounts import AccountTree
+from cvagent.model.orders import Listing, Resource, TeamMember, Username
 from cvagent.model.tenancy import Members, Tenancy
 from cvagent.sources.tenancy import TenancySource
 
+# So many readings in a row that miss somebody are as soon as may be; later ones cannot tell much more.
+_SOONER = 10
+
 
 class _Team(NamedTuple):
+    """A team as it was read last; see Members."""
+
     read_at: float
     names: frozenset[str]
     problems: tuple[str, ...]
+    missed: Mapping[str, int]
 
 
 class MemberSource:
     """A `ports.Source`.
 
-    A team costs a request of its own, so it is read again only after a while.
+    A team costs a request of its own, so it is read again only after a while; but sooner, with the next look at the
+    portal, while somebody who is in the account is missing in it.
 
     Args:
         usernames: offering (the offering's users), freeipa (FreeIPA profiles) or portal (the name at the portal).
@@ -47,6 +55,7 @@ class MemberSource:
             tenancy=tenancy,
             teams=teams,
             unsure={uuid for uuid, team in self._teams.items() if team.problems},
+            missed={key: count for team in self._teams.values() for key, count in team.missed.items()},
             strangers=self._strangers(tenancy, teams),
             problems=[problem for team in self._teams.values() for problem in team.problems],
         )
@@ -56,20 +65,31 @@ class MemberSource:
         now = time.monotonic()
         self._teams = {uuid: team for uuid, team in self._teams.items() if uuid in tenancy.resources}
         due = [
-            resource.uuid
+            resource
             for resource in tenancy.resources.values()
-            if resource.backend_id and self._is_due(resource.uuid, now)
+            if resource.backend_id and self._is_due(resource, tenancy.tree, now)
         ]
         names = self._names() if due else Listing(())
         by_person = {person: name for person, name in names.items if name}
-        for uuid in due:
-            team = self._portal.team(uuid)
+        for resource in due:
+            team = self._portal.team(resource.uuid)
             named = frozenset(filter(None, (self._name(member, by_person) for member in team.items)))
-            self._teams[uuid] = _Team(now, named, names.problems + team.problems)
+            problems = names.problems + team.problems
+            missed = self._missed(resource, _missing(resource, tenancy.tree, named), good=not problems)
+            self._teams[resource.uuid] = _Team(now, named, problems, missed)
 
-    def _is_due(self, uuid: str, now: float) -> bool:
-        team = self._teams.get(uuid)
-        return team is None or now - team.read_at >= self._max_age_s
+    def _is_due(self, resource: Resource, tree: AccountTree, now: float) -> bool:
+        team = self._teams.get(resource.uuid)
+        if team is None:
+            return True
+        soon = any(team.missed.get(key, 0) < _SOONER for key in _missing(resource, tree, team.names))
+        return now - team.read_at >= (min(self._max_age_s, self._tenancy.fresh_s) if soon else self._max_age_s)
+
+    def _missed(self, resource: Resource, missing: Iterable[str], *, good: bool) -> dict[str, int]:
+        """How often each was missed in a row; a reading that is not good does not count."""
+        team = self._teams.get(resource.uuid)
+        before = team.missed if team else {}
+        return {key: before.get(key, 0) + int(good) for key in missing}
 
     def _names(self) -> Listing[Username]:
         if self._usernames == "freeipa":
@@ -90,3 +110,9 @@ class MemberSource:
             coming |= names - account.users if account else set()
         new = frozenset(coming)
         return new - self._slurm.known_users(new)
+
+
+def _missing(resource: Resource, tree: AccountTree, names: frozenset[str]) -> set[str]:
+    """By `account/user`, those who are in the account and not in its team."""
+    account = tree.accounts.get(resource.backend_id.lower())
+    return {f"{account.name}/{user}" for user in account.users - names - {"root"}} if account else set()

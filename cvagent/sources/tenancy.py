@@ -35,13 +35,16 @@ class TenancySource:
     Args:
         held: What our sinks hold that matters to orders.
         fresh_s: For so long a look may be shared, in seconds.
+
+    Attributes:
+        fresh_s: See there.
     """
 
     def __init__(self, portal: PortalOrders, slurm: SlurmAccounts, held: Held, fresh_s: float) -> None:
         self._portal = portal
         self._slurm = slurm
         self._held = held
-        self._fresh_s = fresh_s
+        self.fresh_s = fresh_s
         self._looking = Lock()
         self._seen: tuple[float, int, Tenancy] | None = None
         self._writes = 0
@@ -57,7 +60,7 @@ class TenancySource:
 
     def _look(self, now: int) -> Tenancy:
         began, writes = time.monotonic(), self._writes
-        if self._seen and self._seen[0] > began - self._fresh_s and self._seen[1] == writes:
+        if self._seen and self._seen[0] > began - self.fresh_s and self._seen[1] == writes:
             return self._seen[2]
         orders, resources = self._portal.orders(), self._portal.resources(_LIVING)
         seen = Tenancy(

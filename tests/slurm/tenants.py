@@ -77,9 +77,9 @@ class Tenants:
         """A tenant gives an allocation back."""
         return self._taken(self.market.terminate(resource))
 
-    def once(self, *, runner=None, portal=PortalOrders, force=False, **settings) -> "Once":
-        """One round of a new agent with an empty store, up to where nothing is left to look at."""
-        return Once(self, runner, portal, settings, force=force).run()
+    def once(self, *, runner=None, portal=PortalOrders, force=False, rounds=1, **settings) -> "Once":
+        """Rounds of a new agent with an empty store, each up to where nothing is left to look at."""
+        return Once(self, runner, portal, settings, force=force).run(rounds)
 
     def account(self, name) -> tuple[str, list[str], dict[str, str]] | None:
         """Parent, users and limits of an account as sacctmgr shows them; None when there is none."""
@@ -130,7 +130,7 @@ class Tenants:
 
 
 class Once:
-    """One agent's only round, in this process."""
+    """One agent's only rounds, in this process."""
 
     def __init__(self, tenants: Tenants, runner, portal, changes, *, force: bool) -> None:
         environ = tenants.settings | {f"CVAGENT_{name.upper()}": str(value) for name, value in changes.items()}
@@ -140,8 +140,8 @@ class Once:
         self._portal = portal
         self._force = force
 
-    def run(self) -> "Once":
-        """Rounds and deliveries, until none is a reason to look again."""
+    def run(self, rounds: int) -> "Once":
+        """So many times rounds and deliveries, until none is a reason to look again."""
         flows = flows_for(self.settings)
         rules = {flow.name: rules_for(flow.name, self.settings, "lab", force=self._force) for flow in flows}
         with ExitStack() as stack:
@@ -154,7 +154,9 @@ class Once:
             collectors = [Collector(flow, pull.source(flow), rules[flow.name], Horizon(0), around) for flow in flows]
             sinks = make_sinks(self.settings, "lab", flows, billing, pull)
             stack.callback(lambda: [sink.close() for sink in sinks])
-            run_out(collectors, [Courier(sink, 1.0, around) for sink in sinks])
+            for _ in range(rounds):
+                pull.tenancy.forget()
+                run_out(collectors, [Courier(sink, 1.0, around) for sink in sinks])
             self.aside = [row for flow in flows for row in outbox.rows(flow.sinks[0], "set_aside")]
             self.pending = [row for flow in flows for row in outbox.rows(flow.sinks[0], "pending")]
         return self

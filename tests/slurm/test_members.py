@@ -10,6 +10,12 @@ from cvagent.standin.portal.objects import Person
 
 
 @pytest.fixture
+def tenants(make_tenants):
+    """Whoever is missing once has left, but where a test says otherwise."""
+    return make_tenants(absent_rounds=1)
+
+
+@pytest.fixture
 def allocation(tenants):
     """An allocation of alice's and bob's."""
     order = tenants.order()
@@ -35,7 +41,7 @@ def refusals(agent):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_team_comes_and_goes(make_tenants, dialect):
-    tenants = make_tenants(dialect)
+    tenants = make_tenants(dialect, absent_rounds=1)
     order = tenants.order()
     tenants.once()
     tenants.once()
@@ -49,6 +55,25 @@ def test_the_team_comes_and_goes(make_tenants, dialect):
         assert sorted(order.resource.allocation.members) == ["alice", "carol"]
     assert bob.cluster_username == "bob"
     assert tenants.once().writes == 0
+
+
+@pytest.mark.parametrize("absent_rounds", [2, 3])
+def test_somebody_leaves_who_is_missing_in_so_many_readings_in_a_row(tenants, allocation, absent_rounds):
+    alice, bob, carol = tenants.people
+    tenants.physics.team[:] = [bob, carol]
+    agent = tenants.once(rounds=absent_rounds - 1, absent_rounds=absent_rounds)
+    assert members(tenants, allocation) == ["alice", "bob", "carol"]
+    account = f"{allocation.backend_id}/alice"
+    note = f"not in the team, and out of the account after {absent_rounds} readings: {account}"
+    assert note in {plan.note for plan in agent.observer.rounds}
+    # The next agent counts anew.
+    tenants.once(rounds=absent_rounds - 1, absent_rounds=absent_rounds)
+    assert members(tenants, allocation) == ["alice", "bob", "carol"]
+    tenants.once(rounds=absent_rounds, absent_rounds=absent_rounds)
+    assert members(tenants, allocation) == ["bob", "carol"]
+    tenants.physics.team[:] = [alice, bob]
+    tenants.once(force=True, absent_rounds=absent_rounds)
+    assert members(tenants, allocation) == ["alice", "bob"]
 
 
 def test_somebody_of_the_offering_who_is_in_no_team_is_in_no_account(tenants, allocation):

@@ -220,6 +220,12 @@ def test_a_termination_cancels_and_removes_and_deletes_the_last_project_too():
     ]
 
 
+def test_a_default_is_never_root_nor_what_no_command_could_name():
+    others = (Account(name, "root", frozenset({"bob"})) for name in ("root", "a b", "-x", "other"))
+    tree = a_tree(*provided("bob"), *others, defaults={"bob": ACCOUNT})
+    assert "modify user where name=bob set DefaultAccount=other" in lines(TERMINATE, a_tenancy(TERMINATE, tree=tree))
+
+
 def test_a_shared_database_keeps_the_account_for_other_clusters():
     tree = a_tree(*provided(), shared=True)
     (*_, last) = commands_for(TERMINATE, a_tenancy(TERMINATE, tree=tree), RULES)
