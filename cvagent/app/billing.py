@@ -100,6 +100,11 @@ def make_portal(settings: Settings) -> Portal:
     )
 
 
-def make_usage_rules(settings: Settings) -> UsageRules:
+def make_usage_rules(settings: Settings, *, force: bool = False) -> UsageRules:
     """What the operator decided about usage. Raises SettingsError for a wrong components file."""
-    return UsageRules(load_components(settings.components_file), settings.usage_final_days)
+    return UsageRules(
+        components=load_components(settings.components_file),
+        final_days=settings.usage_final_days,
+        removal_share=settings.removal_share,
+        force=force,
+    )

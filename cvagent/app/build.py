@@ -125,7 +125,7 @@ def rules_for(
     if flow == "members":
         return make_member_rules(settings, cluster, force=force)
     if flow == "usage":
-        return make_usage_rules(settings)
+        return make_usage_rules(settings, force=force)
     if flow == "jobs":
         return make_rules(settings, cluster, force=force)
     return make_node_rules(settings, cluster, force=force)

@@ -1,6 +1,6 @@
 """Decides what the portal is to be told about usage: per component, in sold units, and per user."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
 from math import floor
@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+from cvagent.guard import refusal
 from cvagent.model import Change, Known, Plan
 from cvagent.model.components import Component
 from cvagent.model.usage import Allotted, Month, TresSeconds, UsageReport, UsageSeen
 
 _MINUTE_S = 60
 _DAY_S = 86_400
+
+# What the portal has, by key.
+Before = Mapping[str, UsageReport]
 
 
 class UsageRules(Struct, frozen=True):
@@ -22,14 +26,23 @@ class UsageRules(Struct, frozen=True):
     Attributes:
         components: What is sold, by TRES.
         final_days: For how many days of the next month a month is told again.
+        removal_share: See `guard.RemovalRules`, for this and what follows. A round is complete or skipped: what is
+            not in it was not used.
     """
 
     components: Mapping[str, Component]
     final_days: int
+    removal_share: float = 0.3
+    absent_rounds: int = 1
+    force: bool = False
 
 
 def plan_usage(observed: UsageSeen, known: Mapping[str, Known[UsageReport]], rules: UsageRules) -> Plan:
-    """Count what was used, and say what the portal does not have yet. A total may have fallen since."""
+    """Count what was used, and say what the portal does not have yet.
+
+    A total may have fallen since. Where many of a month fell to nothing, what fell in it is withheld: an agent that may
+    see its own jobs alone is told the same as one whose cluster stood still.
+    """
     before = {key: item.document for key, item in known.items()}
     wanted = [
         _report(_Account(allotted, month, observed.decimals, by_account.get(allotted.account, {})), before, rules)
@@ -41,7 +54,38 @@ def plan_usage(observed: UsageSeen, known: Mapping[str, Known[UsageReport]], rul
         for report in wanted
         if before.get(report.key) != report
     ]
-    return Plan(changes=changes, unchanged=len(wanted) - len(changes), problems=observed.problems, note=observed.note)
+    doubts = {month: doubt for month in map(str, observed.used) if (doubt := _doubt(month, wanted, before, rules))}
+    held = {one.key for one in wanted if one.month in doubts and _fell(one, before)}
+    return Plan(
+        changes=[change for change in changes if change.after.key not in held],
+        refused=[change for change in changes if change.after.key in held],
+        refusal="; ".join(doubts.values()) or None,
+        unchanged=len(wanted) - len(changes),
+        problems=observed.problems,
+        note=observed.note,
+    )
+
+
+def _doubt(month: str, wanted: Iterable[UsageReport], before: Before, rules: UsageRules) -> str | None:
+    """Why it is not to be believed that so many accounts used nothing in this month; None when it is."""
+    had = [one for one in wanted if one.month == month and any(_told(one, before).values())]
+    gone = sum(not any(amount for _, amount in one.total) for one in had)
+    things, withheld = f"accounts whose usage of {month} was told used nothing in it", "what fell is"
+    if reason := refusal(gone, len(had), rules, f"{things}: {withheld}"):
+        return reason
+    whole = gone == len(had) > 1 and not rules.force
+    return f"all {gone} {things}: {withheld} withheld until 'cvagent run --once --force'" if whole else None
+
+
+def _fell(report: UsageReport, before: Before) -> bool:
+    told = _told(report, before)
+    return any(amount < told.get(tres, amount) for tres, amount in report.total)
+
+
+def _told(report: UsageReport, before: Before) -> dict[str, Decimal]:
+    """What was told before of the components that are sold now."""
+    sold = dict(report.total)
+    return {tres: amount for tres, amount in before[report.key].total if tres in sold} if report.key in before else {}
 
 
 class _Account(NamedTuple):
@@ -53,7 +97,7 @@ class _Account(NamedTuple):
     used: Mapping[str, TresSeconds]
 
 
-def _report(account: _Account, before: Mapping[str, UsageReport], rules: UsageRules) -> UsageReport:
+def _report(account: _Account, before: Before, rules: UsageRules) -> UsageReport:
     (resource, name), month, decimals, used = account
     nothing = Decimal(0).scaleb(-decimals)
     key = f"{resource}/{month}"

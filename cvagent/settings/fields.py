@@ -163,7 +163,7 @@ class ClusterSettings(BaseSettings):
         "text", description="Log lines as text or json, on standard error"
     )
     removal_share: float = Field(
-        0.30, ge=0, le=1, description="Share of the known jobs, 0 to 1, above which a round's removals are withheld"
+        0.30, ge=0, le=1, description="Share of what is known, 0 to 1, above which a round's removals are withheld"
     )
     absent_rounds: int = Field(
         3,

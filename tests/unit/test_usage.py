@@ -171,6 +171,71 @@ def test_a_total_may_fall_and_its_user_is_told_of_again():
     assert users(fallen)["bob"] == {"cpu": "0.00", "gres/gpu": "0.00", "mem": "0.00"}
 
 
+FEB = Month(2026, 2)
+
+
+def plan(used, known, **rules):
+    """What is decided when these accounts used so many hours of a CPU each in February."""
+    allotted = tuple(Allotted(f"{number:032x}", account) for number, account in enumerate(used))
+    seconds = {account: {"alice": {"cpu": 3600 * hours}} for account, hours in used.items() if hours}
+    seen = UsageSeen(FEB.end, allotted, {FEB: seconds}, 2)
+    return plan_usage(seen, known, UsageRules({"cpu": component("cpu", 60)}, 7, **rules))
+
+
+def told(used):
+    return {change.after.key: Known(change.after) for change in plan(used, {}).changes}
+
+
+def after(changes):
+    return {change.after.account: str(dict(change.after.total)["cpu"]) for change in changes}
+
+
+ACCOUNTS = [f"hpc_{number}" for number in range(20)]
+ALL = dict.fromkeys(ACCOUNTS, 10)
+GONE_FROM_SEVEN = ALL | dict.fromkeys(ACCOUNTS[:7], 0)
+REASON = "whose usage of 2026-02 was told used nothing in it"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "refusal"),
+    [
+        (ALL, GONE_FROM_SEVEN, f"7 of 20 accounts {REASON}, more than the share of 30% (CVAGENT_REMOVAL_SHARE): what"),
+        ({"hpc_0": 1, "hpc_1": 2}, {"hpc_0": 0, "hpc_1": 0}, f"all 2 accounts {REASON}: what fell is withheld until "),
+    ],
+)
+def test_usage_that_vanishes_as_a_whole_is_not_believed(before, now, refusal):
+    known = told(before)
+    held = plan(now, known)
+    assert held.refusal.startswith(refusal)
+    assert "'cvagent run --once --force'" in held.refusal
+    assert (held.changes, held.unchanged) == ([], len(now) - len(held.refused))
+    assert set(after(held.refused).values()) == {"0.00"}
+    forced = plan(now, known, force=True)
+    assert (after(forced.changes), forced.refused, forced.refusal) == (after(held.refused), [], None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (ALL, ALL | dict.fromkeys(ACCOUNTS[:6], 0)),
+        (ALL, dict.fromkeys(ALL, 1)),
+        ({"hpc_0": 1}, {"hpc_0": 0}),
+        ({"hpc_0": 1, "hpc_1": 2}, {"hpc_0": 0, "hpc_1": 2}),
+        ({"hpc_0": 0, "hpc_1": 0}, {"hpc_0": 0, "hpc_1": 0}),
+    ],
+)
+def test_totals_may_fall_singly_and_in_part(before, now):
+    told_now = plan(now, told(before))
+    assert (told_now.refusal, told_now.refused) == (None, [])
+    assert len(told_now.changes) == sum(before[account] != now[account] for account in now)
+
+
+def test_beside_what_vanished_what_fell_in_part_waits_and_what_rose_goes_on():
+    held = plan(GONE_FROM_SEVEN | {"hpc_18": 3, "hpc_19": 12}, told(ALL))
+    assert after(held.changes) == {"hpc_19": "12.00"}
+    assert len(held.refused) == 8
+
+
 def test_what_slurm_names_no_user_for_is_in_the_total_alone():
     report = month("2026-02", Job("hpc_a", "", utc("2026-02-05 10:00"), utc("2026-02-05 11:00"), "cpu=3"))
     assert (amounts(report)["cpu"], report.users) == ("3.00", ())
