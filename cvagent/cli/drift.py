@@ -46,7 +46,7 @@ def _find(settings: Settings) -> list[Drift]:
     with closing(billing.portal), closing(SqlOutbox("sqlite://", cluster.name)) as nothing:
         pull = Pull(settings, cluster.name, cluster.runner, nothing, billing)
         tenants = pull.tenants.observe(ask) if settings.tells_tenants and _lists(pull) else None
-        return find_drift(pull.members.observe(ask), tenants, tenants.told if tenants else None, rules)
+        return find_drift(pull.members.observe_all(ask), tenants, tenants.told if tenants else None, rules)
 
 
 def _lists(pull: Pull) -> bool:

@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.model import Ask
 from cvagent.model.accounts import AccountTree
-from cvagent.model.orders import Listing, Resource, TeamMember, Username
+from cvagent.model.orders import Listing, Resource, ResourceState, TeamMember, Username
 from cvagent.model.tenancy import Members, Tenancy
 from cvagent.sources.tenancy import TenancySource
 
@@ -59,6 +61,15 @@ class MemberSource:
             strangers=self._strangers(tenancy, teams),
             problems=[problem for team in self._teams.values() for problem in team.problems],
         )
+
+    def observe_all(self, ask: Ask) -> Members:
+        """The same with resources in states that are not known here, too. Raises SourceError."""
+        seen = self.observe(ask)
+        # Asked for last: what the portal does not show now, Slurm's accounts were not made for.
+        listed = self._portal.resources()
+        there = {one.uuid: one for one in listed.items if one.state is not ResourceState.TERMINATED}
+        problems = (*seen.tenancy.problems, *listed.problems)
+        return replace(seen, tenancy=replace(seen.tenancy, resources=there, problems=problems))
 
     def _read_teams(self, tenancy: Tenancy) -> None:
         """Read the teams that are due, and forget those of resources that are gone."""
