@@ -27,7 +27,8 @@ _SET_BACKEND_ID = (
     """${{CVAGENT_PORTAL_CA_FILE:+--cacert "$CVAGENT_PORTAL_CA_FILE"}} """
     """-d '{{"backend_id": "{name}"}}' "${{CVAGENT_PORTAL_URL%/}}/api/{path}/set_backend_id/\""""
 )
-_TELL_ANEW: Command = ("env", "CVAGENT_MODE=pull", "CVAGENT_STORE_URL=sqlite://", "cvagent", "run", "--once")
+_ANEW = ("CVAGENT_MODE=pull", "CVAGENT_STORE_URL=sqlite://", "CVAGENT_ABSENT_ROUNDS=1")
+_TELL_ANEW: Command = ("env", *_ANEW, "cvagent", "run", "--once")
 
 
 class DriftRules(Struct, frozen=True):
@@ -187,12 +188,10 @@ def _members(seen: Members, rules: MemberRules) -> Iterator[Drift]:
 
 
 def _tenants(seen: TenantsSeen, told: Mapping[str, TenantConfig], rules: TenantRules) -> Iterator[Drift]:
+    under_way = {order.resource_uuid for order in seen.tenancy.orders}
     known = {key: Known(config) for key, config in told.items()}
     for change in plan_tenants(seen, known, replace(rules, absent_rounds=1, force=True)).changes:
-        how = {"new": "CloudVision does not know it", "ended": "it is over, and CloudVision says that it runs"}
-        yield Drift(
-            ("Slurm", "CloudVision"),
-            f"{change.after.key}",
-            how.get(change.why, "its nodes or interfaces differ"),
-            (_TELL_ANEW,),
-        )
+        if isinstance(change.after, TenantConfig) and change.after.resource not in under_way:
+            how = {"new": "CloudVision does not know it", "ended": "it is over, and CloudVision says that it runs"}
+            differs = how.get(change.why, "its nodes or interfaces differ")
+            yield Drift(("Slurm", "CloudVision"), change.after.key, differs, (_TELL_ANEW,))
