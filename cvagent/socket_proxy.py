@@ -15,7 +15,7 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from http.server import BaseHTTPRequestHandler
@@ -33,6 +33,9 @@ _VARIABLES = frozenset({"TZ", "LC_ALL", "SLURM_TIME_FORMAT", "CVAGENT_INVENTORY"
 # What an exec is made of; anything else in a request must be empty.
 _OURS = frozenset({"Container", "Cmd", "Env", "AttachStdout", "AttachStderr"})
 _LIMITED = 4
+_NUMBER = re.compile(r"[0-9]{1,4}(\.[0-9]{1,3})?")
+_LONGEST_S = 3600
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MOST_BYTES = 1024 * 1024
 _CHUNK = 64 * 1024
 # So many execs may be under way; the engine itself starts none of them twice.
@@ -83,17 +86,25 @@ def _texts(given: object) -> list[str]:
 
 def _check_command(command: list[str], rules: Rules) -> None:
     limit, asked = command[:_LIMITED], command[_LIMITED:]
-    if limit[:2] != ["timeout", "-k"] or not all(re.fullmatch(r"[0-9.]+", text) for text in limit[2:]):
-        raise Refused("only what runs under `timeout -k SECONDS SECONDS` is allowed")
+    if limit[:2] != ["timeout", "-k"] or not all(map(_bounds, limit[2:])):
+        raise Refused(f"only what runs under `timeout -k SECONDS SECONDS`, above 0, up to {_LONGEST_S}, is allowed")
+    # Others may stand there: the ends of squeue's and sacct's fields are control characters.
+    if any("\0" in text for text in asked):
+        raise Refused("a NUL in an argument is not allowed")
     folder = f"{rules.bin_dir}/" if rules.bin_dir else ""
     if asked[: len(LOOK_UP)] != LOOK_UP and (not asked or asked[0] not in {folder + name for name in COMMANDS}):
         raise Refused(f"only {', '.join(sorted(COMMANDS))} are allowed")
 
 
+def _bounds(text: str) -> bool:
+    """Whether it is a number that bounds: 0 means no limit to `timeout`."""
+    return bool(_NUMBER.fullmatch(text)) and 0 < float(text) <= _LONGEST_S
+
+
 def _check_variable(name: str, value: str, rules: Rules) -> None:
     fixed = {"PATH": rules.bin_dir and f"{rules.bin_dir}:{_SYSTEM_PATH}", "SLURM_CONF": rules.slurm_conf}
-    if name not in _VARIABLES and not (value and fixed.get(name) == value):
-        raise Refused(f"the variable {name} is not allowed, or not with this value")
+    if _CONTROL.search(value) or (name not in _VARIABLES and not (value and fixed.get(name) == value)):
+        raise Refused(f"the variable {ascii(name)[1:-1]} is not allowed, or not with this value")
 
 
 class SocketProxy(ThreadingMixIn, UnixStreamServer):
@@ -130,6 +141,12 @@ class _Request(BaseHTTPRequestHandler):
     server: SocketProxy
     server_version = "cvagent"
     timeout = _PATIENCE_S
+    _begun = False
+
+    def handle(self) -> None:
+        """Answer one request; a client that went away is nobody's trouble."""
+        with suppress(ConnectionError):
+            super().handle()
 
     def do_GET(self) -> None:
         """Answer what only looks."""
@@ -149,6 +166,9 @@ class _Request(BaseHTTPRequestHandler):
             log.warning("refused: %s %s: %s", self.command, ascii(self.path)[1:-1][:200], refusal)
             self._say(HTTPStatus.FORBIDDEN, {"message": f"cvagent's socket proxy: {refusal}"})
         except (OSError, HTTPException) as error:
+            if self._begun:
+                log.warning("broken off: %s %s: %s", self.command, self.path, error)
+                return
             self._say(HTTPStatus.SERVICE_UNAVAILABLE, {"message": f"no answer from the Docker engine: {error}"})
 
     def _act(self, routes: Mapping[str, Any]) -> None:
@@ -179,20 +199,33 @@ class _Request(BaseHTTPRequestHandler):
         with closing(self._engine()) as engine:
             headers = {"Content-Type": "application/json", "Connection": "close"}
             engine.request("POST", self.path, json.dumps({"Detach": False, "Tty": False}).encode(), headers)
-            _relay(engine.sock, self.connection)
+            self._relay(engine.sock)
+
+    def _relay(self, engine: socket.socket) -> None:
+        """Hand on the engine's answer until it ends, or until the client goes away, or says more."""
+        with selectors.DefaultSelector() as watched:
+            for end in (engine, self.connection):
+                watched.register(end, selectors.EVENT_READ)
+            while self.connection not in [key.fileobj for key, _ in watched.select()]:
+                if not (chunk := engine.recv(_CHUNK)):
+                    return
+                self._begun = True
+                self.connection.sendall(chunk)
 
     def _known(self, exec_id: str) -> None:
         if exec_id not in self.server.ours:
             raise Refused("no exec that was made here")
 
     def _body(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "")
-        if not re.fullmatch("[0-9]{1,7}", length) or int(length) > _MOST_BYTES or "Transfer-Encoding" in self.headers:
-            raise Refused("the body must say its length, at most a MiB")
+        length, *more = self.headers.get_all("Content-Length", [""])
+        if more or not re.fullmatch("[0-9]{1,7}", length) or int(length) > _MOST_BYTES:
+            raise Refused("the body must say its length, once, at most a MiB")
+        if "Transfer-Encoding" in self.headers:
+            raise Refused("a body in pieces is not allowed")
         try:
             body = json.loads(self.rfile.read(int(length)))
-        except ValueError:
-            raise Refused("the body is no JSON") from None
+        except (ValueError, RecursionError):
+            raise Refused("the body is no JSON that is read here") from None
         if not isinstance(body, dict):
             raise Refused("the body is no object")
         return body
@@ -210,6 +243,7 @@ class _Request(BaseHTTPRequestHandler):
         self._pass(status, json.dumps(said).encode())
 
     def _pass(self, status: int, body: bytes) -> None:
+        self._begun = True
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -223,14 +257,3 @@ class _Request(BaseHTTPRequestHandler):
 
     def log_request(self, *_answered: Any) -> None:
         """Say nothing of what is allowed."""
-
-
-def _relay(engine: socket.socket, client: socket.socket) -> None:
-    """Hand on the engine's answer until it ends, or until the client goes away."""
-    with selectors.DefaultSelector() as watched:
-        for end in (engine, client):
-            watched.register(end, selectors.EVENT_READ)
-        while client not in [key.fileobj for key, _ in watched.select()]:
-            if not (chunk := engine.recv(_CHUNK)):
-                return
-            client.sendall(chunk)

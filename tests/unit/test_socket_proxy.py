@@ -3,17 +3,37 @@
 import json
 import socket
 import threading
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPResponse
 
 import pytest
 from test_docker_runner import CONTAINER, Engine
 from test_runner import LONG, write_script
+from waiting import wait_until
 
 from cvagent.clients.docker import DockerRunner
 from cvagent.errors import CommandFailed
 from cvagent.socket_proxy import Refused, Rules, SocketProxy, exec_of
 
 LIMIT = ["timeout", "-k", "1", "20"]
+# Each of them bounds nothing, or not soon.
+NO_LIMITS = [
+    "0",
+    "0.0",
+    "...",
+    "",
+    ".5",
+    "5.",
+    "1.1.1",
+    "3601",
+    "99999999999",
+    "1e3",
+    "1d",
+    "-1",
+    "inf",
+    "\u0663",
+    "5\n",
+]
 ASKED = {"Container": CONTAINER, "Cmd": [*LIMIT, "squeue", "-h"], "Env": ["TZ=UTC"], "Privileged": False, "User": ""}
 
 
@@ -30,14 +50,22 @@ def engine(folder):
     engine.end()
 
 
+@contextmanager
+def serving(folder):
+    with SocketProxy(folder / "proxy", Rules(CONTAINER, folder / "engine", slurm_conf="/etc/slurm.conf")) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.shutdown()
+            thread.join()
+
+
 @pytest.fixture
 def proxy(folder, engine):
-    with SocketProxy(folder / "proxy", Rules(CONTAINER, folder / "engine", slurm_conf="/etc/slurm.conf")) as proxy:
-        serving = threading.Thread(target=proxy.serve_forever, args=(0.01,))
-        serving.start()
+    with serving(folder):
         yield folder / "proxy"
-        proxy.shutdown()
-        serving.join()
     assert engine.complaints == []
 
 
@@ -55,17 +83,32 @@ def ask(proxy):
 
     def ask(method, path, body=None, **headers):
         text = "" if body is None else json.dumps(body)
-        given = ({"Content-Length": len(text)} if text else {}) | headers
-        lines = [f"{method} {path} HTTP/1.1", "Host: docker", *(f"{name}: {value}" for name, value in given.items())]
-        with socket.socket(socket.AF_UNIX) as connected:
-            connected.connect(str(proxy))
-            # In one piece: what is refused unread is cut off.
-            connected.sendall("\r\n".join([*lines, "", text]).encode())
-            with HTTPResponse(connected, method=method) as answer:
-                answer.begin()
-                return answer.status, answer.read().decode()
+        connected = said_to(proxy, request(method, path, text, **headers))
+        with closing(connected), HTTPResponse(connected, method=method) as answer:
+            answer.begin()
+            return answer.status, answer.read().decode()
 
     return ask
+
+
+def request(method, path, text="", **headers):
+    """The bytes of one request."""
+    given = ({"Content-Length": len(text)} if text else {}) | headers
+    lines = [f"{method} {path} HTTP/1.1", "Host: docker", *(f"{name}: {value}" for name, value in given.items())]
+    return "\r\n".join([*lines, "", text]).encode()
+
+
+def said_to(proxy, *pieces):
+    """A connection on which this was said, in one piece: what is refused unread is cut off."""
+    connected = socket.socket(socket.AF_UNIX)
+    connected.connect(str(proxy))
+    connected.sendall(b"".join(pieces))
+    return connected
+
+
+def all_of(connected):
+    """What comes until the end."""
+    return b"".join(iter(lambda: connected.recv(65536), b""))
 
 
 def test_slurms_commands_are_let_through_with_all_that_they_print(runner, folder):
@@ -111,6 +154,12 @@ def test_a_command_that_hangs_ends_by_its_own_limit(runner, folder):
         {"Cmd": LIMIT},
         {"Cmd": ["squeue", "-h"]},
         {"Cmd": ["timeout", "-k", "1", "--help", "squeue"]},
+        *({"Cmd": ["timeout", "-k", "1", limit, "squeue"]} for limit in NO_LIMITS),
+        *({"Cmd": ["timeout", "-k", limit, "1", "squeue"]} for limit in NO_LIMITS),
+        {"Cmd": [*LIMIT, "squeue", "-h\0"]},
+        {"Env": ["TZ=UTC\0"]},
+        {"Env": ["TZ=UTC\nLD_PRELOAD=/srv/x.so"]},
+        {"Env": ["TZ\0=UTC"]},
     ],
 )
 def test_an_exec_with_more_than_the_agent_asks_for_is_refused(more, folder):
@@ -118,6 +167,17 @@ def test_an_exec_with_more_than_the_agent_asks_for_is_refused(more, folder):
     assert exec_of(ASKED, rules)["Cmd"] == ASKED["Cmd"]
     with pytest.raises(Refused):
         exec_of(ASKED | more, rules)
+
+
+@pytest.mark.parametrize("limit", ["1", "0.001", "20", "59.5", "3600"])
+def test_the_limits_that_the_agent_sets_are_let_through(folder, limit):
+    command = ["timeout", "-k", "1", limit, "squeue"]
+    assert exec_of(ASKED | {"Cmd": command}, Rules(CONTAINER, folder))["Cmd"] == command
+
+
+def test_arguments_may_hold_the_control_characters_that_end_a_field(folder):
+    command = [*LIMIT, "sacct", "--delimiter=\x1e0123", "--comment=a\nb"]
+    assert exec_of(ASKED | {"Cmd": command}, Rules(CONTAINER, folder))["Cmd"] == command
 
 
 def test_the_folder_of_slurms_commands_counts_when_it_is_known(folder):
@@ -134,6 +194,12 @@ def test_the_folder_of_slurms_commands_counts_when_it_is_known(folder):
     [
         ("POST", "/v1.41/containers/create"),
         ("POST", "/v1.41/containers/other/exec"),
+        ("POST", f"http://docker/v1.41/containers/{CONTAINER}/exec"),
+        ("POST", f"http://docker/v1.41/containers/other/exec#/containers/{CONTAINER}/exec"),
+        ("POST", f"/v1.41%2fcontainers/{CONTAINER}/exec"),
+        ("POST", f"/v1.41/containers%2f{CONTAINER}/exec"),
+        ("POST", f"/v1.41/containers/other/exec?/containers/{CONTAINER}/exec"),
+        ("GET", "/version?x"),
         ("POST", f"/v1.41/containers/{CONTAINER}%2f..%2fother/exec"),
         ("POST", f"/v1.41/containers/{CONTAINER}/../other/exec"),
         ("POST", f"/v1.41/containers/{CONTAINER}/exec?x=/exec"),
@@ -162,6 +228,120 @@ def test_a_body_must_say_what_it_is(ask):
     assert ask("POST", path)[0] == 403
     assert ask("POST", path, [])[0] == 403
     assert ask("POST", path, ASKED, **{"Transfer-Encoding": "chunked"})[0] == 403
+
+
+def test_a_body_that_says_two_lengths_is_refused(proxy, engine):
+    text = json.dumps(ASKED)
+    twice = request(
+        "POST", f"/containers/{CONTAINER}/exec", text, **{"Content-Length": f"2\r\nContent-Length: {len(text)}"}
+    )
+    with closing(said_to(proxy, twice)) as connected:
+        assert all_of(connected).startswith(b"HTTP/1.0 403 ")
+    assert engine.execs == {}
+
+
+@pytest.mark.parametrize("text", ["[" * 300_000, '{"Cmd":' * 100_000, "{", "1" * 9000])
+def test_a_body_that_cannot_be_read_is_refused(proxy, text):
+    with closing(said_to(proxy, request("POST", f"/containers/{CONTAINER}/exec", text))) as connected:
+        assert all_of(connected).startswith(b"HTTP/1.0 403 ")
+
+
+def test_a_second_request_on_a_connection_is_not_read(proxy, engine):
+    first = request("GET", "/version")
+    second = request("POST", f"/v1.41/containers/{CONTAINER}/exec", json.dumps(ASKED))
+    with closing(said_to(proxy, first, second)) as connected:
+        assert all_of(connected).count(b"HTTP/1.") == 1
+    assert engine.execs == {}
+
+
+def test_the_exec_of_someone_else_is_not_started(ask, folder, engine):
+    write_script(folder / "squeue", f"#!/bin/sh\ntouch {folder}/ran")
+    asked = json.dumps(exec_of(ASKED, Rules(CONTAINER, folder)))
+    theirs = request("POST", f"/v1.41/containers/{CONTAINER}/exec", asked, Connection="close")
+    with closing(said_to(folder / "engine", theirs)) as connected:
+        made = json.loads(all_of(connected).partition(b"\r\n\r\n")[2])["Id"]
+    assert made in engine.execs
+    assert ask("POST", f"/v1.41/exec/{made}/start", {"Detach": False})[0] == 403
+    assert ask("GET", f"/v1.41/exec/{made}/json")[0] == 403
+    assert not (folder / "ran").exists()
+
+
+class Scripted:
+    """An engine that notes what it hears on each connection, and answers each with the next of its pieces.
+
+    It reads the head and so many bytes of the body: a connection that is closed before all is read breaks.
+    """
+
+    def __init__(self, path, *answers, body=0):
+        self.heard = []
+        self._listening = socket.socket(socket.AF_UNIX)
+        self._listening.bind(str(path))
+        self._listening.listen()
+        self._serving = threading.Thread(target=self._serve, args=(answers, body))
+        self._serving.start()
+
+    def _serve(self, answers, body):
+        # Its end is that of the socket.
+        with suppress(OSError):
+            for answer in answers:
+                self._tell(answer, body)
+
+    def _tell(self, answer, body):
+        with self._listening.accept()[0] as connected:
+            head = b""
+            while not head.endswith(b"\r\n\r\n"):
+                head += connected.recv(1)
+            self.heard.append(head + connected.recv(body, socket.MSG_WAITALL))
+            connected.sendall(answer)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._serving.join()
+        self._listening.close()
+
+
+START = b'{"Detach": false, "Tty": false}'
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+
+
+def test_no_header_of_the_client_reaches_the_engine(folder):
+    headers = {"Connection": "Upgrade", "Upgrade": "tcp", "X-Registry-Auth": "x"}
+    with Scripted(folder / "engine", STREAM + b"all", body=len(START)) as engine, serving(folder) as proxy:
+        proxy.ours.append("e1")
+        with closing(said_to(folder / "proxy", request("POST", "/exec/e1/start", "{}", **headers))) as connected:
+            assert all_of(connected) == STREAM + b"all"
+    heard = engine.heard[0].lower()
+    assert heard.endswith(START.lower())
+    assert b"connection: close\r\n" in heard
+    assert b"upgrade" not in heard
+    assert b"x-registry" not in heard
+
+
+def test_an_answer_that_breaks_off_is_not_followed_by_another(folder, capfd):
+    with Scripted(folder / "engine", STREAM + b"half", body=len(START) - 1), serving(folder) as proxy:
+        proxy.ours.append("e1")
+        with closing(said_to(folder / "proxy", request("POST", "/exec/e1/start", "{}"))) as connected:
+            assert all_of(connected) == STREAM + b"half"
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_an_engine_that_breaks_off_before_it_answers_is_told(folder):
+    with Scripted(folder / "engine", b"", body=len(START) - 1), serving(folder) as proxy:
+        proxy.ours.append("e1")
+        with closing(said_to(folder / "proxy", request("POST", "/exec/e1/start", "{}"))) as connected:
+            assert all_of(connected).startswith(b"HTTP/1.0 503 ")
+
+
+def test_a_client_that_goes_away_leaves_no_traceback(folder, capfd):
+    with Scripted(folder / "engine", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}") as engine, serving(folder):
+        said_to(folder / "proxy", request("GET", "/version")).close()
+        wait_until(lambda: engine.heard, LONG, "the question at the engine")
+        # Nor does one that reads no answer of the proxy's own.
+        said_to(folder / "proxy", request("GET", "/info"), b"more").close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_an_exec_is_started_as_the_proxy_says(ask, folder):
