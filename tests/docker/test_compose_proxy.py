@@ -2,7 +2,9 @@
 
 import json
 import re
+from contextlib import closing
 
+import docker
 import pytest
 import requests
 
@@ -23,6 +25,7 @@ print(json.dumps([ask(*asked) for asked in json.load(sys.stdin)]))
 """
 ASKED = {"Cmd": ["timeout", "-k", "1", "5", "squeue"], "AttachStdout": True, "AttachStderr": True}
 NODE = "cvagent-example-node1-1"
+KEYS = ("/tmp/munge/key", "/run/cluster/munge.key")  # noqa: S108 - of the container
 
 
 @pytest.fixture
@@ -53,8 +56,27 @@ def test_slurms_commands_get_through(runner, command, says):
     assert says in runner.run(command, timeout_s=LIMIT_S)
 
 
-def test_they_run_as_slurms_user(runner):
-    assert b"slurm" in runner.run(["srun", "--job-name=cv-try", "id"], timeout_s=LIMIT_S)
+def test_they_run_as_an_operator_who_cannot_read_munges_key(runner, example):
+    assert b"(cvagent)" in runner.run(["srun", "--job-name=cv-try", "id"], timeout_s=LIMIT_S)
+    levels = example.slurm("sacctmgr", "-nP", "show", "user", "cvagent", "format=user,adminlevel")
+    assert levels == "cvagent|Operator\n"
+    with pytest.raises(CommandFailed, match="only permitted by root"):
+        runner.run(["srun", "--uid=0", "--job-name=cv-try", "id"], timeout_s=LIMIT_S)
+    for key in KEYS:
+        for container in ("slurmctld", NODE):
+            example.engine.docker("exec", "-u", "root", container, "test", "-s", key)
+            refused = example.engine.result("exec", "-u", "cvagent", container, "cat", key)
+            assert "Permission denied" in refused.stderr
+        with pytest.raises(CommandFailed) as failed:
+            runner.run(["srun", "--job-name=cv-try", "cat", key], timeout_s=LIMIT_S)
+        assert "Permission denied" in failed.value.complaint
+
+
+def test_they_may_see_and_end_the_jobs_of_others(runner, example):
+    job = example.submit("-N1")
+    assert job.encode() in runner.run(["squeue", "-h", "-a", "-o", "%i"], timeout_s=LIMIT_S).split()
+    runner.run(["scancel", job], timeout_s=LIMIT_S)
+    assert example.told(job) == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "id"], ["cat", "/etc/passwd"], ["/bin/squeue"]])
@@ -96,6 +118,23 @@ def test_other_requests_are_refused(example):
     assert made == 201
     assert set(refused) == {403}, list(zip(refused, asked[1:], strict=True))
     assert example.engine.docker("ps", "-aq", "--no-trunc") == before
+
+
+def test_an_exec_that_someone_else_made_is_not_started(example):
+    with closing(docker.APIClient(base_url=f"unix://{example.engine.socket}", version="auto")) as engine:
+        made = engine.exec_create(NODE, ["touch", "/srv/theirs"])["Id"]
+        asked = [
+            ("POST", f"/v1.41/exec/{made}/start", {"Detach": False}),
+            ("POST", f"/v1.41/exec/{made}/start", {}),
+            ("GET", f"/v1.41/exec/{made}/json", None),
+            ("POST", f"/v1.41/exec/{made}/resize?h=1&w=1", {}),
+        ]
+        said = example.compose("exec", "-T", "cvagent-push", "python3", "-c", IN_AGENT, input=json.dumps(asked))
+        assert set(json.loads(said)) == {403}
+        assert example.engine.result("exec", NODE, "test", "-e", "/srv/theirs").returncode == 1
+        # It is one that could be started.
+        engine.exec_start(made)
+        assert example.engine.result("exec", NODE, "test", "-e", "/srv/theirs").returncode == 0
 
 
 def test_the_agents_hold_no_right_of_their_own(example):
