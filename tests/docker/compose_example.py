@@ -3,6 +3,7 @@
 import datetime as dt
 import json
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import requests
@@ -13,16 +14,23 @@ from slurm_lab import RUNNING_STATES
 from waiting import wait_until
 
 FOLDER = ROOT / "examples" / "docker-compose"
-UP_LIMIT_S = 180
-# Only how often it looks: a test should not wait for half a minute.
+UP_LIMIT_S = 300
+# How often it looks, as a test should not wait for half a minute; and what is sold.
 QUICK = """
 services:
   cvagent-push:
-    environment: {CVAGENT_JOB_INTERVAL_S: 1, CVAGENT_NODE_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}
-    healthcheck: {interval: 2s}
+    environment: {{CVAGENT_JOB_INTERVAL_S: 1, CVAGENT_NODE_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}}
+    healthcheck: {{interval: 2s}}
+    volumes: &sold ["{components}:/config-components.yaml:ro"]
   cvagent-pull:
-    environment: {CVAGENT_PORTAL_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}
-    healthcheck: {interval: 2s}
+    environment: {{CVAGENT_PORTAL_INTERVAL_S: 5, CVAGENT_SLURM_TIMEOUT_S: 4}}
+    healthcheck: {{interval: 2s}}
+    volumes: *sold
+"""
+# A unit so small that the jobs of a test use many. The limit is that of config-components.yaml: 960,000 minutes.
+UNIT_MINUTES = 0.1
+COMPONENTS = f"""
+cpu: {{limit: 9600000, unit_factor: {UNIT_MINUTES}, measured_unit: Units, accounting_type: usage, label: CPU}}
 """
 PAGES = {"cvagent-push": "http://127.0.0.1:9410", "cvagent-pull": "http://127.0.0.1:9411"}
 STAND_INS = {"cloudvision": "https://127.0.0.1:8480", "portal": "https://127.0.0.1:8481"}
@@ -36,7 +44,9 @@ class Example:
         self.engine = engine
         self._folder = folder
         self._quick = folder / "quick.yaml"
-        self._quick.write_text(QUICK)
+        components = folder / "components.yaml"
+        components.write_text(COMPONENTS)
+        self._quick.write_text(QUICK.format(components=components))
         self._base = ""
 
     def up(self, base: str) -> "Example":
@@ -82,6 +92,14 @@ class Example:
         if any(row[1] in RUNNING_STATES or "Unknown" in row[2:4] or not row[6] for row in rows):
             return {}
         return {f"{row[0]}@lab": self._document(row) for row in rows}
+
+    def used(self, account: str) -> dict[str, float]:
+        """What sacct says that each user's jobs in an account used, in sold units of cpu."""
+        asked = ("sacct", "-nXDPa", "--noconvert", "-A", account, "-S", "now-1hour", "-o", "User,CPUTimeRAW")
+        used: dict[str, float] = defaultdict(float)
+        for user, cpu_seconds in (line.split("|") for line in self.slurm(*asked).splitlines()):
+            used[user] += int(cpu_seconds) / 60 / UNIT_MINUTES
+        return used
 
     def _document(self, row: list[str]) -> dict[str, object]:
         job, state, start, end, nodes, name, partition = row
@@ -149,6 +167,15 @@ class Example:
             return next((one for one in self.market()["resources"] if one["name"] == name and one["backend_id"]), None)
 
         return wait_until(known, 60, f"the account of {name}")
+
+    def billed(self, name: str) -> tuple[float, dict[str, float]]:
+        """What the portal was told that an allocation used of cpu: in total, and by user. Nothing yet: 0."""
+        (resource,) = (one for one in self.market()["resources"] if one["name"] == name)
+        told = [usage for key, usage in resource["usages"].items() if key.startswith("cpu ")]
+        assert len(told) <= 1, told
+        if not told:
+            return 0, {}
+        return float(told[0]["total"]), {user: float(amount) for user, amount in told[0]["users"].items()}
 
     def rounds(self, result: str, flow: str = "jobs", agent: str = "cvagent-push") -> int:
         """How many rounds were done, or skipped."""

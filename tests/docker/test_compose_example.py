@@ -24,20 +24,35 @@ def test_the_nodes_tell_their_interfaces_through_docker_exec(example):
     assert interface["mac_address"] == addresses.strip()
 
 
+def billed_as_used(example, name, account):
+    """Waits until the portal has of each user, and in total, what sacct says; the total in sold units."""
+    used = example.used(account)
+    wanted = (pytest.approx(sum(used.values()), abs=0.01), pytest.approx(used, abs=0.01))
+    wait_until(lambda: example.billed(name) == wanted, 60, f"{used}")
+    return sum(used.values())
+
+
 def test_an_order_becomes_an_account_and_its_usage_comes_back(example):
     order = example.order("training", cpu=10)
     account = example.resource("training")["backend_id"]
-    wait_until(lambda: {"alice", "bob"} <= set(account_of(example, account)[0]), 60, "the members")
-    job = wait_until(lambda: example.submit("-A", account, "-n2", script="sleep 3"), 30, "a job in the account")
-    assert example.told(job) == ["COMPLETED"]
+    wait_until(lambda: {"alice", "bob"} <= set(account_of(example, account)[0]), 120, "the members")
+    hers = wait_until(lambda: example.submit("-A", account, "-n2", script="sleep 4"), 30, "a job in the account")
+    his = example.submit("-A", account, "-n1", script="sleep 3", user="bob")
+    assert example.told(hers, his) == ["COMPLETED", "COMPLETED"]
     wait_until(lambda: example.order_state(order) == "done", 30, "the order done")
     example.compose("restart", "-t", "10", "cvagent-push")  # its first round tells the usage at once
-    wait_until(lambda: any(key.startswith("cpu ") for key in example.resource("training")["usages"]), 60, "usage")
+    before = billed_as_used(example, "training", account)
+    assert example.used(account).keys() == {"alice", "bob"}
+    example.compose("stop", "-t", "10", "cvagent-push", "cvagent-pull")
+    unseen = example.submit("-A", account, "-n2", script="sleep 2")
+    wait_until(lambda: example.truth(unseen), 60, "a job that nobody saw")
+    example.compose("start", "cvagent-push", "cvagent-pull")
+    assert billed_as_used(example, "training", account) > before > 0
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
 def test_agents_that_restart_lose_nothing_and_double_nothing(example, end):
-    jobs = [example.submit("-N1", script="sleep 2; exit 3"), example.submit("-N2", script="sleep 4")]
+    jobs = [example.submit("-N1", script="sleep 10; exit 3"), example.submit("-N2", script="sleep 12")]
     example.wait_until_running(jobs[0])
     order = example.order(f"again-{end}", cpu=5)
     example.compose(end, "cvagent-push", "cvagent-pull")
