@@ -28,6 +28,7 @@ class Flow(NamedTuple):
         plan: Pure: what was observed and what is known make a plan.
         sinks: Names of the sinks the plan's changes go to.
         follows: Names of sinks after whose deliveries there is a reason to look.
+        errands: Its documents say what was needed at the last look; nothing is done that no look of late still wants.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Flow(NamedTuple):
     plan: Callable[[Any, Mapping[Any, Known[Any]], Any], Plan]
     sinks: tuple[str, ...]
     follows: tuple[str, ...] = ()
+    errands: bool = False
 
 
 FLOWS = (
@@ -49,6 +51,7 @@ FLOWS = (
         plan=plan_accounts,
         sinks=("slurm_accounts",),
         follows=("portal_orders",),
+        errands=True,
     ),
     Flow(
         "tenants",
@@ -65,6 +68,7 @@ FLOWS = (
         plan=plan_order_states,
         sinks=("portal_orders",),
         follows=("slurm_accounts", "cloudvision_tenants", "portal_orders"),
+        errands=True,
     ),
     Flow(
         "members",
@@ -73,6 +77,7 @@ FLOWS = (
         plan=plan_members,
         sinks=("slurm_members",),
         follows=("slurm_accounts", "portal_orders"),
+        errands=True,
     ),
     Flow(
         "associations",
@@ -81,6 +86,7 @@ FLOWS = (
         plan=plan_associations,
         sinks=("portal_associations",),
         follows=("slurm_members",),
+        errands=True,
     ),
 )
 

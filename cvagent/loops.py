@@ -2,9 +2,10 @@
 
 import gc
 import logging
+import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -42,11 +43,13 @@ class Horizon(NamedTuple):
         lookback_s: How far back a round looks when the store knows nothing.
         kept_s: All documents that ended within so many seconds are kept although no round needs them.
         kept: And so many of those that ended before, the newest.
+        valid_s: For so long after a good round the errands that it wanted are carried out.
     """
 
     lookback_s: float
     kept_s: float = 0.0
     kept: int = 2000
+    valid_s: float = math.inf
 
 
 class Collector:
@@ -63,6 +66,7 @@ class Collector:
         self.horizon = horizon
         self._source = source
         self._outbox, self._clock, self._observer, self._wake, _ = around
+        self._good_at: float | None = None
         self._failed = False
         self._just_started = True
         self._hold_until = 0
@@ -77,6 +81,10 @@ class Collector:
         with _no_cycles():
             return self._round()
 
+    def vouches(self) -> bool:
+        """Whether a good round of late, of this process, stands behind what waits: it wanted all that it left there."""
+        return self._good_at is not None and 0 <= self._clock.now() - self._good_at <= self.horizon.valid_s
+
     def _round(self) -> Plan | None:
         began = time.monotonic()
         now = int(self._clock.now())
@@ -86,6 +94,7 @@ class Collector:
         except CvagentError as error:
             self._skip(error)
             return None
+        self._good_at = self._clock.now()
         self._observer.round_done(self.flow.name, time.monotonic() - began, plan, now)
         self._report(plan)
         if plan.changes:
@@ -144,26 +153,36 @@ class Courier:
     Args:
         cap_s: Longest back-off, in seconds; a server that says Retry-After may ask for more.
         followers: Flows that have a reason to look when something was tried.
+        vouched: Of a sink of errands: whether a look of late stands behind them; while none does, they wait. Each is
+            fetched right before it is carried out, for the next look may replace it. None: facts, which stay true.
 
     Once `stop` is set, what is under way is finished and the rest stays in the outbox.
     """
 
-    def __init__(self, sink: Sink, cap_s: float, around: Surroundings, followers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        cap_s: float,
+        around: Surroundings,
+        followers: Sequence[str] = (),
+        vouched: Callable[[], bool] | None = None,
+    ) -> None:
         self.sink = sink
         self.cap_s = cap_s
         self._followers = followers
+        self._vouched = vouched
         self._outbox, self._clock, self._observer, self._wake, self._stop = around
         self._failures = 0
         self._paused_until = 0.0
 
     def run(self) -> bool:
-        """Send what is due, until nothing is, or the server asks for a pause; whether anything was."""
-        tried = False
+        """Send what is due, until nothing is, or the server asks for a pause; whether anything was.
+
+        What is to be tried again later waits for another run.
+        """
+        tried, now = False, self._clock.now()
         try:
-            while not self._stop.is_set() and self._clock.now() >= self._paused_until:
-                entries = self._outbox.due(self.sink.name, self._clock.now(), _BATCH)
-                if not entries:
-                    break
+            while self._may_send() and (entries := self._outbox.due(self.sink.name, now, self._at_a_time)):
                 tried = True
                 self._send(entries)
         except CvagentError as error:
@@ -172,6 +191,14 @@ class Courier:
             for flow in self._followers:
                 self._wake(flow)
         return tried
+
+    @property
+    def _at_a_time(self) -> int:
+        return 1 if self._vouched else _BATCH
+
+    def _may_send(self) -> bool:
+        ready = not self._stop.is_set() and self._clock.now() >= self._paused_until
+        return ready and (self._vouched is None or self._vouched())
 
     def _send(self, entries: list[Entry]) -> None:
         answered: list[tuple[Entry, Outcome, float]] = []

@@ -113,9 +113,10 @@ class Agent:
         ]
         self._notes = self._make_notes(settings)
         cap_s = min(_LONGEST_BACKOFF_S, settings.job_interval_s)
+        follow = {sink: [flow.name for flow in self._flows if sink in flow.follows] for sink in sinks}
+        wanted = {looks.flow.sinks[0]: looks.vouches for looks in self._collectors if looks.flow.errands}
         self._couriers = [
-            Courier(sink, cap_s, around, [flow.name for flow in self._flows if sink.name in flow.follows])
-            for sink in self._sinks
+            Courier(sink, cap_s, around, follow[sink.name], wanted.get(sink.name)) for sink in self._sinks
         ]
 
     def once(self) -> bool:

@@ -45,6 +45,8 @@ from cvagent.store.outbox import SqlOutbox
 
 _STALE_ROUNDS = 3
 _DAY_S = 86_400.0
+# An errand is carried out although one look for it was missed.
+_VALID_ROUNDS = 2
 # A round of pull mode may read many pages.
 _PULL_SLACK_S = 120.0
 
@@ -233,7 +235,8 @@ def _with_cluster(settings: Settings) -> bool:
 def make_horizon(settings: Settings, outbox: SqlOutbox) -> Horizon:
     """How far back to look, and what to keep: more in a store that lasts than in one in memory."""
     lookback_s = settings.lookback_h * 3600
-    return Horizon(lookback_s, 0.0 if outbox.in_memory else max(lookback_s, _DAY_S))
+    kept_s = 0.0 if outbox.in_memory else max(lookback_s, _DAY_S)
+    return Horizon(lookback_s, kept_s, valid_s=_VALID_ROUNDS * settings.portal_interval_s)
 
 
 def open_outbox(settings: Settings, cluster: str) -> SqlOutbox:

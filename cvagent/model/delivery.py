@@ -13,12 +13,14 @@ class Entry(NamedTuple):
     Attributes:
         version: Grows with every replacement; an answer counts only for the version it was sent for.
         attempts: How often it was tried in vain.
+        changed_at: Epoch seconds at which it was decided.
     """
 
     key: str
     version: int
     document: Document
     attempts: int = 0
+    changed_at: float = 0.0
 
 
 class Accepted(NamedTuple):

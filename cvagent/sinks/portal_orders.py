@@ -35,11 +35,11 @@ class OrderAnswers(OneByOne):
         super().__init__(changed)
         self._tell_last = tell_last
         self._portal = portal
-        self._began = 0.0
+        self._decided: dict[str, float] = {}
 
     def deliver(self, entries: Sequence[Entry]) -> Iterator[tuple[Entry, Outcome]]:
         """See OneByOne."""
-        self._began = time.monotonic()
+        self._decided = {entry.key: entry.changed_at for entry in entries}
         return super().deliver(entries)
 
     def write(self, document: Document) -> None:
@@ -61,7 +61,7 @@ class OrderAnswers(OneByOne):
                 self._portal.set_backend_id(answer.resource_uuid, answer.backend_id)
             self._set_allocation(answer, "ok")
             if answer.ending:
-                self._await_accounting()
+                self._await_accounting(answer.key)
                 self._tell_last(answer.ending)
             self._portal.set_done(answer.key)
         elif answer.verdict is Verdict.ERRED:
@@ -69,9 +69,10 @@ class OrderAnswers(OneByOne):
             self._set_allocation(answer, "ok" if answer.as_before else "erred")
             self._portal.set_erred(answer.key, answer.reason)
 
-    def _await_accounting(self) -> None:
-        """Slurm showed the end before the delivery began. Raises Retryable when the agent stops meanwhile."""
-        if self._closing.wait(max(0.0, self._began + _SETTLED_S - time.monotonic())):
+    def _await_accounting(self, key: str) -> None:
+        """Slurm showed the end before this was decided. Raises Retryable when the agent stops meanwhile."""
+        left_s = self._decided[key] + _SETTLED_S - time.time()
+        if self._closing.wait(min(max(0.0, left_s), _SETTLED_S)):
             raise Retryable("the last usage is not told yet: the agent stops", everything=True)
 
     def _set_allocation(self, answer: OrderAnswer, state: str) -> None:

@@ -106,15 +106,14 @@ class SqlOutbox:
     def due(self, sink: str, now: float, limit: int) -> list[Entry]:
         """See `ports.Outbox`."""
         query = (
-            select(_columns.key, _columns.version, _columns.body, _columns.attempts)
+            select(_columns.key, _columns.version, _columns.body, _columns.attempts, _columns.changed_at)
             .where(*self._of(sink), WAITING, _columns.status == Status.PENDING, _columns.due_at <= now)
             .order_by(_columns.attempts, _columns.changed_at)
             .limit(limit)
         )
         with self._transaction() as connection:
-            return [
-                Entry(key, version, _decode(body), tried) for key, version, body, tried in connection.execute(query)
-            ]
+            found = connection.execute(query)
+            return [Entry(key, version, _decode(body), tried, at) for key, version, body, tried, at in found]
 
     def settle(self, sink: str, outcomes: Iterable[tuple[Entry, Outcome, float]], now: float) -> None:
         """See `ports.Outbox`."""

@@ -1,10 +1,14 @@
 """What commands say about the tenant portal, beside a recorded cluster."""
 
 import json
+from contextlib import closing
 
 import pytest
 
+from cvagent.model import Change, Plan
+from cvagent.model.errands import Commands
 from cvagent.standin.portal import OFFERING, Component, Customer, PortalStandIn, Project
+from cvagent.store.outbox import SqlOutbox
 
 COMPONENTS = "cpu: {measured_unit: k-Hours, accounting_type: usage}\n"
 
@@ -101,3 +105,16 @@ def test_plan_shows_what_would_be_told(cvagent, portal):
     order.resource.backend_id = ""
     assert json.loads(cvagent("plan", "usage", "--json").stdout)["usage"]["changes"] == []
     assert market.usages == {}
+
+
+def test_what_waited_since_an_earlier_run_is_not_carried_out_while_the_portal_is_down(cvagent, portal, tmp_path):
+    (program := tmp_path / "bin" / "sacctmgr").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    program.chmod(0o755)
+    left = Commands("hpc_a/bob", "bob is not in the team", (("sacctmgr", "-i", "delete", "user"),))
+    with closing(SqlOutbox(f"sqlite:///{tmp_path}/store.db", "lab")) as outbox:
+        outbox.record("members", ["slurm_members"], Plan(changes=[Change(None, left, "new")]), 1000.0, 1000)
+    portal.down()
+    told = cvagent("run", "--once", CVAGENT_MODE="pull", CVAGENT_CLUSTER="lab")
+    assert told.exit_code == 1
+    assert "hpc_a/bob" in cvagent("outbox", "list", CVAGENT_MODE="pull", CVAGENT_CLUSTER="lab").stdout
+    assert not (tmp_path / "ran").exists()

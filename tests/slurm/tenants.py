@@ -154,9 +154,10 @@ class Once:
             collectors = [Collector(flow, pull.source(flow), rules[flow.name], Horizon(0), around) for flow in flows]
             sinks = make_sinks(self.settings, "lab", flows, billing, pull)
             stack.callback(lambda: [sink.close() for sink in sinks])
+            wanted = {looks.flow.sinks[0]: looks.vouches for looks in collectors if looks.flow.errands}
             for _ in range(rounds):
                 pull.tenancy.forget()
-                run_out(collectors, [Courier(sink, 1.0, around) for sink in sinks])
+                run_out(collectors, [Courier(sink, 1.0, around, vouched=wanted.get(sink.name)) for sink in sinks])
             self.aside = [row for flow in flows for row in outbox.rows(flow.sinks[0], "set_aside")]
             self.pending = [row for flow in flows for row in outbox.rows(flow.sinks[0], "pending")]
         return self

@@ -74,7 +74,7 @@ def test_an_empty_store_knows_nothing(outbox):
 def test_what_is_recorded_is_due_and_known(outbox):
     write(outbox, RUNNING)
     assert outbox.known(SINK, 0) == {RUNNING.identity: Known(RUNNING)}
-    assert [entry[2:] for entry in due(outbox)] == [(RUNNING, 0)]
+    assert [entry[2:4] for entry in due(outbox)] == [(RUNNING, 0)]
     assert outbox.waiting(SINK, 1010) == Due(pending=1, set_aside=0, oldest_s=10.0)
 
 
@@ -123,7 +123,7 @@ def test_a_different_change_is_due_at_once(outbox):
     write(outbox, RUNNING)
     settle(outbox, *due(outbox), Deferred("503"), retry_at=1030.0)
     write(outbox, ENDED, now=1005.0)
-    assert [entry[2:] for entry in due(outbox, 1005.0)] == [(ENDED, 0)]
+    assert [entry[2:4] for entry in due(outbox, 1005.0)] == [(ENDED, 0)]
 
 
 def test_an_equal_change_stays_aside(outbox):
@@ -141,7 +141,7 @@ def test_a_different_change_revives_what_was_set_aside(outbox):
     write(outbox, RUNNING)
     settle(outbox, *due(outbox), Refused("400"))
     write(outbox, ENDED, now=1002.0)
-    assert [entry[2:] for entry in due(outbox, 1002.0)] == [(ENDED, 0)]
+    assert [entry[2:4] for entry in due(outbox, 1002.0)] == [(ENDED, 0)]
     assert outbox.rows(SINK)[0].error is None
 
 
@@ -151,7 +151,7 @@ def test_an_outcome_of_a_replaced_entry_changes_nothing(outbox, outcome):
     [old] = due(outbox)
     write(outbox, ENDED, now=1001.0)
     settle(outbox, old, outcome, retry_at=9999.0)
-    assert [entry[2:] for entry in due(outbox, 1001.0)] == [(ENDED, 0)]
+    assert [entry[2:4] for entry in due(outbox, 1001.0)] == [(ENDED, 0)]
 
 
 def test_an_outcome_counts_even_when_an_equal_change_came_meanwhile(outbox):

@@ -10,9 +10,10 @@ from fakes import FakeClock, FakeObserver, FakeSink, FakeSource, a_document, an_
 from msgspec.structs import replace
 
 from cvagent.errors import CommandFailed, StoreError
-from cvagent.flows import FLOWS
+from cvagent.flows import FLOWS, Flow
 from cvagent.loops import OVERLAP_S, Collector, Courier, Horizon, backoff_s, run_out
 from cvagent.model import Absence, Accepted, Change, Deferred, Due, Identity, Known, Plan, Refused, Run, State
+from cvagent.model.errands import Commands
 from cvagent.ports import Surroundings
 from cvagent.push.jobs import JobRules
 from cvagent.store.outbox import SqlOutbox
@@ -437,3 +438,72 @@ def test_running_out_looks_again_as_long_as_something_was_sent(world):
     # Once because it was asked for, once because of the delivery; then nothing was sent.
     assert len(source.asked) == 2
     assert not run_out([Collector(flow, FakeSource(NO_ANSWER), RULES, Horizon(LOOKBACK_S), world.around)], [])
+
+
+ERRANDS = Flow("members", "pull", "members", lambda observed, *_: observed, (SINK,), errands=True)
+REMOVAL = Commands("hpc_a/bob", "bob is not in the team", (("sacctmgr", "delete"),))
+VALID_S = 120
+
+
+class Looks:
+    """A flow whose rounds decide nothing new, and the courier of what it left."""
+
+    def __init__(self, world, *answers) -> None:
+        self.collector = Collector(ERRANDS, FakeSource(*answers), None, Horizon(0, valid_s=VALID_S), world.around)
+        self.courier = Courier(world.sink, 0.0, world.around, (), self.collector.vouches)
+
+
+def test_what_another_process_left_is_not_done_before_a_look_of_this_one(world):
+    world.write(REMOVAL)
+    looks = Looks(world, NO_ANSWER, NO_ANSWER, Plan())
+    assert not run_out([looks.collector], [looks.courier])
+    world.outbox.retry(SINK, [])
+    assert not run_out([looks.collector], [looks.courier])
+    assert world.sink.history == []
+    assert run_out([looks.collector], [looks.courier])
+    assert world.sink.history == [REMOVAL]
+
+
+def test_what_the_look_of_this_process_does_not_want_any_more_is_never_done(world):
+    world.write(REMOVAL)
+    looks = Looks(world, Plan(changes=[Change(REMOVAL, replace(REMOVAL, commands=()), "ended")]))
+    assert run_out([looks.collector], [looks.courier])
+    assert world.sink.history == [replace(REMOVAL, commands=())]
+
+
+@pytest.mark.parametrize(("later_s", "done"), [(VALID_S, True), (VALID_S + 1, False), (-1, False)])
+def test_an_errand_is_done_only_for_a_while_after_the_last_good_look(world, later_s, done):
+    looks = Looks(world, Plan(), NO_ANSWER)
+    looks.collector.round()
+    world.write(REMOVAL)
+    world.clock.forward(later_s)
+    looks.collector.round()
+    assert looks.courier.run() is done
+    assert bool(world.sink.history) is done
+
+
+def test_an_errand_that_a_look_replaced_meanwhile_is_done_in_its_new_form_only(world):
+    first, second = replace(REMOVAL, key="hpc_a/alice"), REMOVAL
+    newer = replace(second, commands=())
+    looks = Looks(world, Plan())
+    looks.collector.round()
+    world.write(first, second)
+    world.sink.meanwhile = lambda: world.write(newer)
+    looks.courier.run()
+    assert world.sink.history == [first, newer]
+
+
+def test_a_run_tries_each_entry_once(world):
+    class Slow(FakeSink):
+        def deliver(self, entries):
+            world.clock.forward(100)
+            yield from super().deliver(entries)
+
+    world.sink = Slow(SINK)
+    looks = Looks(world, Plan())
+    looks.collector.horizon = Horizon(0)
+    looks.collector.round()
+    world.write(REMOVAL, replace(REMOVAL, key="hpc_a/alice"))
+    world.sink.down = Deferred("did not end", after_s=1.0)
+    looks.courier.run()
+    assert len(world.sink.calls) == 2
