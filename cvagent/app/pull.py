@@ -17,6 +17,8 @@ from cvagent.clients.slurm_places import SlurmPlaces
 from cvagent.errors import SettingsError, SourceError
 from cvagent.flows import Flow
 from cvagent.model import Known, Row
+from cvagent.model.errands import Commands
+from cvagent.model.tenancy import Failure
 from cvagent.model.tenants import TenantConfig
 from cvagent.ports import Sink, Source
 from cvagent.pull.accounts import AccountRules
@@ -126,10 +128,11 @@ class Pull:
         """What CloudVision holds of tenants."""
         return ToldTenants(partial(make_cloudvision, self._settings), self._cluster)
 
-    def failures(self) -> Mapping[str, str]:
+    def failures(self) -> Mapping[str, Failure]:
         """See `sources.tenancy.Held`."""
         aside = self._outbox.rows("slurm_accounts", "set_aside", _ALL)
-        return {row.document.key: row.error or "" for row in aside}
+        refused = [(row.document, row.error or "") for row in aside]
+        return {errand.key: Failure(errand.commands, why) for errand, why in refused if isinstance(errand, Commands)}
 
     def shown(self) -> AbstractSet[str]:
         """See `sources.tenancy.Held`. Nothing is to be waited for where the flow does not run.

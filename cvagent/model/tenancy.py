@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -10,6 +11,18 @@ from cvagent.model.orders import Order, Resource, ResourceState
 
 WITH_MEMBERS = frozenset({ResourceState.OK, ResourceState.UPDATING, ResourceState.ERRED})
 """In these states an allocation has users."""
+
+
+class Failure(NamedTuple):
+    """Commands of an order that Slurm refused.
+
+    Attributes:
+        commands: All that the order needed when they were decided.
+        reason: In Slurm's words.
+    """
+
+    commands: tuple[tuple[str, ...], ...]
+    reason: str
 
 
 class Tenancy(Struct, frozen=True):
@@ -21,7 +34,7 @@ class Tenancy(Struct, frozen=True):
         resources: By uuid, all that are not terminated.
         keeps_allocations: The portal makes a Slurm allocation for each order, from whose uuid the account is named.
         shown: Resources that CloudVision was told have nodes: before they end it must hear of that.
-        failures: By order, why Slurm refused what it asks for.
+        failures: By order, what Slurm refused before the tree was read.
         problems: What could not be read, a line each.
     """
 
@@ -31,7 +44,7 @@ class Tenancy(Struct, frozen=True):
     tree: AccountTree
     keeps_allocations: bool
     shown: AbstractSet[str] = frozenset()
-    failures: Mapping[str, str] = {}
+    failures: Mapping[str, Failure] = {}
     problems: Sequence[str] = ()
 
 

@@ -40,12 +40,15 @@ def _answer(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer
         return None
     if order.kind is OrderKind.TERMINATE and order.resource_uuid in observed.shown:
         return None
-    if failure := observed.failures.get(order.uuid):
-        return _erred(order, failure)
     try:
-        return _done(order, observed, rules) if commands_for(order, observed, rules) == () else None
+        commands = commands_for(order, observed, rules)
+        if commands == ():
+            return _done(order, observed, rules)
     except Permanent as error:
         return _erred(order, str(error))
+    failure = observed.failures.get(order.uuid)
+    # Where something else is needed by now, that is tried first.
+    return _erred(order, failure.reason) if failure and failure.commands == commands else None
 
 
 def _done(order: Order, observed: Tenancy, rules: AccountRules) -> OrderAnswer:

@@ -12,7 +12,7 @@ from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.portal_orders import PortalOrders
 from cvagent.model import Ask
 from cvagent.model.orders import ResourceState
-from cvagent.model.tenancy import Tenancy
+from cvagent.model.tenancy import Failure, Tenancy
 
 _LIVING = tuple(state for state in ResourceState if state is not ResourceState.TERMINATED)
 
@@ -20,8 +20,8 @@ _LIVING = tuple(state for state in ResourceState if state is not ResourceState.T
 class Held(Protocol):
     """What our own sinks hold."""
 
-    def failures(self) -> Mapping[str, str]:
-        """By order, why Slurm refused it."""
+    def failures(self) -> Mapping[str, Failure]:
+        """By order, what Slurm refused and why."""
         ...
 
     def shown(self) -> AbstractSet[str]:
@@ -52,7 +52,9 @@ class TenancySource:
     def observe(self, ask: Ask) -> Tenancy:
         """Ask the portal and Slurm. Raises SourceError when either does not answer."""
         with self._looking:
-            return replace(self._look(ask.now), failures=self._held.failures(), shown=self._held.shown())
+            # Asked for before the look: what Slurm refuses during it may not be needed any more.
+            failures = self._held.failures()
+            return replace(self._look(ask.now), failures=failures, shown=self._held.shown())
 
     def forget(self) -> None:
         """Something was written: the next flow looks anew."""

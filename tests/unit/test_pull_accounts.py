@@ -24,6 +24,7 @@ from cvagent.model.accounts import Account
 from cvagent.model.components import Accounting, Component
 from cvagent.model.errands import Commands, OrderAnswer, Verdict
 from cvagent.model.orders import OrderKind, OrderState
+from cvagent.model.tenancy import Failure
 from cvagent.pull.accounts import AccountRules, commands_for, plan_accounts
 from cvagent.pull.orders import plan_order_states
 
@@ -42,6 +43,11 @@ def lines(order, observed, rules=RULES):
         shlex.join(command).replace("sacctmgr -i ", "").replace("cluster=lab", "").replace("  ", " ").strip()
         for command in commands_for(order, observed, rules)
     ]
+
+
+def refused(order, tree=None):
+    """What Slurm refused of all that an order needed."""
+    return {order.uuid: Failure(commands_for(order, a_tenancy(order, tree=tree), RULES), "sacctmgr: no such thing")}
 
 
 def answers(*orders, rules=RULES, **fields):
@@ -320,8 +326,7 @@ def test_an_order_that_waits_for_the_provider_is_approved():
 
 def test_an_order_that_slurm_refuses_errs_with_slurms_words():
     order, other = an_order(), an_order(2)
-    said = answers(order, other, failures={order.uuid: "sacctmgr: no such thing"})
-    assert said == {
+    assert answers(order, other, failures=refused(order)) == {
         order.uuid: OrderAnswer(order.uuid, Verdict.ERRED, "bert", order.resource_uuid, "", "sacctmgr: no such thing")
     }
 
@@ -329,8 +334,27 @@ def test_an_order_that_slurm_refuses_errs_with_slurms_words():
 @pytest.mark.parametrize("kind", OrderKind)
 def test_an_allocation_is_as_it_was_when_its_end_failed(kind):
     order = an_order(kind=kind)
-    said = answers(order, failures={order.uuid: "why"})[order.uuid]
+    tree = a_tree(*provided()) if kind is OrderKind.TERMINATE else a_tree()
+    said = answers(order, tree=tree, failures=refused(order, tree=tree))[order.uuid]
     assert (said.resource_uuid, said.as_before) == (order.resource_uuid, kind is OrderKind.TERMINATE)
+
+
+def test_an_order_that_slurm_refused_is_done_when_slurm_shows_it_all_the_same():
+    order = an_order()
+    (answer,) = answers(order, tree=a_tree(*provided()), failures=refused(order)).values()
+    assert answer.verdict is Verdict.DONE
+
+
+def test_an_order_that_needs_something_else_since_it_was_refused_is_tried_anew():
+    order = an_order()
+    # The project's account was there, and went with its last allocation.
+    failures = refused(order, tree=a_tree(*provided()[:2]))
+    assert answers(order, tree=a_tree(*provided()[:2]), failures=failures)[order.uuid].verdict is Verdict.ERRED
+    gone = a_tenancy(order, tree=a_tree(*provided()[:1]), failures=failures)
+    assert plan_order_states(gone, {}, RULES).changes == []
+    before = {order.uuid: Known(Commands(order.uuid, "Create bert", failures[order.uuid].commands))}
+    (again,) = plan_accounts(gone, before, RULES).changes
+    assert [command[3] for command in again.after.commands] == ["account", "account"]
 
 
 def test_an_answer_that_is_not_wanted_any_more_is_taken_back():
