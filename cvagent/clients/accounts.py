@@ -7,7 +7,7 @@ newline, which none of ours does, and is left out.
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 from cvagent.clients.runner import Runner
@@ -23,6 +23,12 @@ _MIB = {"": 1, "M": 1, "G": 1024, "T": 1024**2, "P": 1024**3}
 _PASSWD = re.compile(r"([^:]+):[^:]*:(?!0:)\d+:")
 _NAMES = 500
 _NO_SUCH_NAME = 2
+# A shell's exit codes from here on say which signal ended the command.
+_SIGNALLED = 128
+
+
+class _CutOff(Retryable):
+    """The command did not come to its end: out of time, not started, or ended by a signal."""
 
 
 class SlurmAccounts:
@@ -67,17 +73,15 @@ class SlurmAccounts:
     def run(self, command: Command) -> None:
         """Change something. It may be done already.
 
-        A refusal is believed only when slurmdbd answers a question and then refuses again.
+        A refusal is believed only when slurmdbd answers a question and then refuses again. A command that hangs while
+        slurmdbd answers a question concerns nobody else.
 
         Raises:
             Permanent: Slurm refuses it, in its own words.
             Retryable: Slurm does not answer, or jobs still hold what is to be deleted.
         """
-        try:
-            self._try(command)
-        except Permanent:
-            self._probe()
-            self._try(command)
+        for part in _parts(command):
+            self._run(part)
 
     def known_users(self, names: frozenset[str]) -> frozenset[str]:
         """Those that the cluster's machine knows as users, other than root. Raises CommandFailed."""
@@ -86,6 +90,16 @@ class SlurmAccounts:
         for first in range(0, len(ordered), _NAMES):
             found |= self._passwd(ordered[first : first + _NAMES])
         return names & found
+
+    def _run(self, command: Command) -> None:
+        try:
+            self._try(command)
+        except _CutOff:
+            self._probe()
+            raise
+        except Permanent:
+            self._probe()
+            self._try(command)
 
     def _rows(self, what: str, fields: Sequence[str], *which: str) -> list[list[str]]:
         said = self._ask(["sacctmgr", "-n", "-P", "-r", "show", what, f"format={','.join(fields)}", *which])
@@ -163,6 +177,19 @@ def _failure(error: CommandFailed) -> Permanent | Retryable:
     text = f"{error.command}: {said or error.reason}"
     if "Job(s) active" in said:
         return Retryable("jobs are still active in it")
-    if error.exit_code is None or error.command == "scancel" or "ermission denied" in said:
-        return Retryable(text, everything=error.command != "scancel")
-    return Permanent(text)
+    if error.exit_code is None or error.exit_code >= _SIGNALLED:
+        return _CutOff(text)
+    if "ermission denied" in said:
+        return Retryable(text, everything=error.command == "sacctmgr")
+    return Retryable(text) if error.command == "scancel" else Permanent(text)
+
+
+def _parts(command: Command) -> Iterator[Command]:
+    """The command, with so many names at a time: Linux takes 128 KiB in one argument."""
+    at = next((at for at, word in enumerate(command) if word.startswith("name=") and "," in word), None)
+    if at is None:
+        yield command
+        return
+    names = command[at].removeprefix("name=").split(",")
+    for first in range(0, len(names), _NAMES):
+        yield (*command[:at], f"name={','.join(names[first : first + _NAMES])}", *command[at + 1 :])

@@ -3,6 +3,7 @@
 import pytest
 
 from cvagent.clients.accounts import SlurmAccounts, tres_minutes
+from cvagent.clients.sacctmgr_commands import Sacctmgr
 from cvagent.errors import CommandFailed, Permanent, Retryable, Unreadable
 
 ASSOC = b"root||||||normal\nroot||root||||normal\nhpc_a|root||cpu=100,mem=2G|5||normal,slow\nhpc_a||alice||||normal\n"
@@ -111,7 +112,10 @@ def test_a_refusal_that_is_gone_the_second_time_is_none():
 @pytest.mark.parametrize(
     ("error", "everything"),
     [
-        (failed(complaint="did not end within 5 s", exit_code=None), True),
+        (failed(complaint="did not end within 5 s", exit_code=None), False),
+        (failed(complaint="was ended by signal 9", exit_code=137), False),
+        (failed(complaint="mkhomedir_helper: Permission denied", command="env"), False),
+        (failed(complaint="Access/permission denied", command="scancel"), False),
         (failed(complaint="Problem adding accounts: Access/permission denied"), True),
         (failed(complaint="Error with request: Job(s) active, cancel job(s) before remove JobID = 12"), False),
         (failed(complaint="Unable to contact slurm controller", command="scancel"), False),
@@ -121,6 +125,27 @@ def test_what_may_succeed_later(error, everything):
     with pytest.raises(Retryable) as raised:
         client(add=error)[0].run(COMMAND)
     assert raised.value.everything is everything
+
+
+@pytest.mark.parametrize("exit_code", [None, 137])
+def test_a_command_that_is_cut_off_while_slurmdbd_is_down_holds_up_everything(exit_code):
+    hanging = failed(complaint="did not end within 5 s", exit_code=exit_code)
+    slurm, runner = client(add=hanging, cluster=hanging)
+    with pytest.raises(Retryable) as raised:
+        slurm.run(COMMAND)
+    assert raised.value.everything
+    assert len(runner.commands) == 2
+
+
+def test_more_names_than_one_argument_holds_come_in_parts():
+    names = [f"user{number:06d}" for number in range(12_000)]
+    slurm, runner = client()
+    slurm.run(Sacctmgr("lab").add_users("hpc_a", names, None))
+    assert max(len(word) for command in runner.commands for word in command) < 128 * 1024
+    assert [name for command in runner.commands for name in command[4].removeprefix("name=").split(",")] == names
+    assert {command[:4] + command[5:] for command in runner.commands} == {
+        ("sacctmgr", "-i", "add", "user", "account=hpc_a", "cluster=lab")
+    }
 
 
 def test_who_left_the_machine_can_still_leave_an_account():
