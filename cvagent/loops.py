@@ -204,7 +204,7 @@ class Courier:
         answered: list[tuple[Entry, Outcome, float]] = []
         blocked: Deferred | None = None
         for entry, outcome in self.sink.deliver(entries):
-            answered.append((entry, outcome, self._retry_at(entry, outcome)))
+            answered.append(self._noted(entry, outcome))
             self._observer.delivered(self.sink.name, outcome, self._clock.now())
             if isinstance(outcome, Deferred) and outcome.everything:
                 blocked = blocked or outcome
@@ -216,6 +216,12 @@ class Courier:
         self._outbox.settle(self.sink.name, answered, self._clock.now())
         if blocked:
             self._pause(blocked)
+
+    def _noted(self, entry: Entry, outcome: Outcome) -> tuple[Entry, Outcome, float]:
+        """An errand was tried alone: that counts as its try, whatever the reason, and others go first the next time."""
+        if self._vouched and isinstance(outcome, Deferred):
+            outcome = outcome._replace(everything=False)
+        return entry, outcome, self._retry_at(entry, outcome)
 
     def _retry_at(self, entry: Entry, outcome: Outcome) -> float:
         if not isinstance(outcome, Deferred) or outcome.everything:

@@ -493,6 +493,20 @@ def test_an_errand_that_a_look_replaced_meanwhile_is_done_in_its_new_form_only(w
     assert world.sink.history == [first, newer]
 
 
+def test_an_errand_that_seems_to_stop_everything_lets_the_others_go_first(world):
+    good, bad = replace(REMOVAL, key="hpc_b"), replace(REMOVAL, key="hpc_a")
+    world.write(bad, good)
+    world.sink.outcomes = {"hpc_a": [Deferred("did not end", after_s=1.0, everything=True)] * 3}
+    looks = Looks(world, Plan())
+    looks.collector.round()
+    for _ in range(3):
+        looks.courier.run()
+        world.clock.forward(30)
+    assert world.sink.history == [good]
+    assert [(row.attempts, row.error) for row in world.outbox.rows(SINK)] == [(3, "did not end")]
+    assert len(world.observer.pauses) == 3
+
+
 def test_a_run_tries_each_entry_once(world):
     class Slow(FakeSink):
         def deliver(self, entries):
