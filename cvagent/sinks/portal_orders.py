@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 from cvagent.clients.portal_orders import PortalOrders
-from cvagent.errors import Conflict, Permanent, Retryable, SourceError
+from cvagent.errors import Permanent, Retryable, SourceError
 from cvagent.model import Document, Entry, Outcome
 from cvagent.model.errands import OrderAnswer, Verdict
 from cvagent.model.orders import OrderState
@@ -13,7 +13,12 @@ from cvagent.sinks.one_by_one import OneByOne
 
 # slurmctld tells slurmdbd of starts every five seconds. A job that ends before that stands there without its account.
 _SETTLED_S = 6.0
-# What an order may be once the portal was told.
+# What an order is while it waits for what the portal is told, and what it may be afterwards.
+_BEFORE = {
+    Verdict.APPROVE: OrderState.PENDING_PROVIDER,
+    Verdict.DONE: OrderState.EXECUTING,
+    Verdict.ERRED: OrderState.EXECUTING,
+}
 _AFTER = {
     Verdict.APPROVE: set(OrderState) - {OrderState.PENDING_PROVIDER},
     Verdict.DONE: {OrderState.DONE},
@@ -48,9 +53,10 @@ class OrderAnswers(OneByOne):
             raise Permanent(f"{document.key} is no answer to an order")
         try:
             self._tell(document)
-        except Conflict:
-            if not self._is_told(document):
+        except (Permanent, Retryable) as error:
+            if self._closing.is_set() or not _is_doubtful(error):
                 raise
+            self._look_into(document, error)
 
     def _tell(self, answer: OrderAnswer) -> None:
         """The resource first: once the order is at its end, nobody would look again."""
@@ -81,10 +87,22 @@ class OrderAnswers(OneByOne):
             with suppress(Permanent):
                 self._portal.set_allocation_state(answer.resource_uuid, state)
 
-    def _is_told(self, answer: OrderAnswer) -> bool:
-        """Whether the order is where it is to be. Raises Retryable."""
+    def _look_into(self, answer: OrderAnswer, failure: Permanent | Retryable) -> None:
+        """Nothing is wrong with an order that is where it is to be, or gone. One that waits is told once more, later.
+
+        Whatever the portal said: a proxy in front of one that is away says 404, too. Raises Retryable or Permanent.
+        """
         try:
             order = self._portal.order(answer.key)
         except SourceError as error:
-            raise Retryable(str(error)) from None
-        return order is None or order.state in _AFTER[answer.verdict]
+            raise failure if isinstance(failure, Retryable) else Retryable(str(error)) from None
+        if order is None or order.state in _AFTER[answer.verdict]:
+            return
+        if order.state is _BEFORE[answer.verdict]:
+            raise Retryable(str(failure))
+        raise failure
+
+
+def _is_doubtful(failure: Permanent | Retryable) -> bool:
+    """Whether it may concern this order alone, whatever it says. Who asks for a pause means everybody."""
+    return isinstance(failure, Permanent) or (failure.everything and failure.after_s is None)

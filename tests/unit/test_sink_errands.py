@@ -14,6 +14,7 @@ DOWN = Retryable("slurmdbd does not answer", everything=True)
 REFUSED = Permanent("sacctmgr: no such thing")
 HELD = Retryable("jobs are still active in it")
 CONFLICT = Conflict("409: not now")
+TIMED_OUT = Retryable("504", everything=True)
 
 
 class Cluster:
@@ -30,7 +31,7 @@ class Cluster:
 
 
 class Portal:
-    """Takes what is posted, but for what `errors` names; `state` is that of every order."""
+    """Takes what is posted, but for what `errors` names; `state` is that of every order, None of none."""
 
     def __init__(self, state=OrderState.EXECUTING, **errors):
         self.state = state
@@ -49,7 +50,7 @@ class Portal:
         del uuid
         if isinstance(self.state, Exception):
             raise self.state
-        return an_order(state=self.state)
+        return self.state and an_order(state=self.state)
 
 
 def entries(*words):
@@ -143,23 +144,33 @@ def test_an_allocation_that_cannot_move_holds_nothing_up():
     ("verdict", "call", "state", "outcome"),
     [
         (Verdict.DONE, "set_done", OrderState.DONE, Accepted()),
-        (Verdict.DONE, "set_done", OrderState.EXECUTING, Refused("409: not now")),
+        (Verdict.DONE, "set_done", None, Accepted()),
+        (Verdict.DONE, "set_done", OrderState.EXECUTING, Deferred("409: not now")),
+        (Verdict.DONE, "set_done", OrderState.CANCELED, Refused("409: not now")),
         (Verdict.APPROVE, "approve", OrderState.EXECUTING, Accepted()),
-        (Verdict.APPROVE, "approve", OrderState.PENDING_PROVIDER, Refused("409: not now")),
+        (Verdict.APPROVE, "approve", OrderState.PENDING_PROVIDER, Deferred("409: not now")),
         (Verdict.ERRED, "set_erred", OrderState.ERRED, Accepted()),
+        (Verdict.ERRED, "set_erred", OrderState.EXECUTING, Deferred("409: not now")),
         (Verdict.DONE, "set_done", SourceError("no answer"), Deferred("no answer")),
     ],
 )
-def test_a_conflict_is_none_when_the_order_is_where_it_is_to_be(verdict, call, state, outcome):
-    assert said(Portal(state, **{call: CONFLICT}), OrderAnswer("o", verdict, "bert")) == outcome
+@pytest.mark.parametrize("error", [CONFLICT, Permanent("409: not now")])
+def test_an_order_that_still_waits_for_an_answer_that_was_refused_is_told_again(verdict, call, state, outcome, error):
+    assert said(Portal(state, **{call: error}), OrderAnswer("o", verdict, "bert")) == outcome
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"),
-    [(REFUSED, Refused("sacctmgr: no such thing")), (DOWN, Deferred("slurmdbd does not answer", everything=True))],
+    ("error", "state", "outcome"),
+    [
+        (TIMED_OUT, SourceError("no answer"), Deferred("504", everything=True)),
+        (TIMED_OUT, OrderState.EXECUTING, Deferred("504")),
+        (TIMED_OUT, OrderState.DONE, Accepted()),
+        (Retryable("429", after_s=9, everything=True), OrderState.EXECUTING, Deferred("429", 9, everything=True)),
+        (Retryable("500"), OrderState.EXECUTING, Deferred("500")),
+    ],
 )
-def test_an_answer_that_does_not_get_through(error, outcome):
-    assert said(Portal(set_done=error), OrderAnswer("o", Verdict.DONE, "bert")) == outcome
+def test_a_portal_that_gives_no_answer_for_one_order_may_have_one_for_others(error, state, outcome):
+    assert said(Portal(state, set_done=error), OrderAnswer("o", Verdict.DONE, "bert")) == outcome
 
 
 def test_an_order_waits_for_the_last_usage():
