@@ -15,13 +15,14 @@ from cvagent.app.pull import (
     make_cloudvision,
     make_member_rules,
     make_tenant_rules,
+    other_cluster,
 )
 from cvagent.clients.docker import DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
 from cvagent.clients.ssh_nodes import SshAccess, SshNodes
-from cvagent.errors import CvagentError, SourceError
+from cvagent.errors import CvagentError, SettingsError, SourceError
 from cvagent.flows import Flow, flows_of
 from cvagent.loops import Horizon
 from cvagent.ports import Sink, Source
@@ -78,16 +79,30 @@ def reach_cluster(settings: Settings) -> Cluster:
     """The cluster's commands and name.
 
     Raises:
+        SettingsError: Pull mode would change another cluster.
         SourceError: No name is set and Slurm does not tell its own, for now.
     """
     runner = make_runner(settings)
     slurm = Slurm(runner, settings.slurm_timeout_s)
     if settings.cluster:
+        _check_own(settings, slurm)
         return Cluster(settings.cluster, runner, slurm)
     try:
         return Cluster(slurm.config().cluster, runner, slurm)
     except CvagentError as error:
         raise SourceError(f"CVAGENT_CLUSTER is not set and Slurm does not tell its ClusterName: {error}") from None
+
+
+def _check_own(settings: Settings, slurm: Slurm) -> None:
+    """Raises SettingsError when pull mode is known to name another cluster. Without an answer nothing is known."""
+    if settings.mode == "push":
+        return
+    try:
+        own = slurm.config().cluster
+    except CvagentError:
+        return
+    if wrong := other_cluster(settings, own):
+        raise SettingsError(wrong)
 
 
 def make_rules(settings: Settings, cluster: str, *, force: bool = False) -> JobRules:

@@ -234,3 +234,16 @@ def check_pull(settings: Settings) -> None:
         raise SettingsError(
             f"CVAGENT_MODE={settings.mode} needs CVAGENT_PORTAL_URL, with its _TOKEN_FILE and CVAGENT_PORTAL_OFFERING"
         )
+
+
+def other_cluster(settings: Settings, own: str) -> str | None:
+    """Why pull mode may not change the cluster that is set, given Slurm's own ClusterName; None when it may.
+
+    sacctmgr changes any cluster of its slurmdbd, while scancel and what is read of jobs mean Slurm's own.
+    """
+    if settings.mode == "push" or settings.cluster is None or settings.cluster.lower() == own.lower():
+        return None
+    return (
+        f"CVAGENT_CLUSTER is {settings.cluster} and Slurm's ClusterName is {own}: pull mode would change the accounts "
+        "of the one and cancel jobs of the other; leave CVAGENT_CLUSTER out"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
-from cvagent.app.pull import make_cloudvision
+from cvagent.app.pull import make_cloudvision, other_cluster
 from cvagent.cli.check_accounts import check_accounts
 from cvagent.cli.check_portal import check_portal
 from cvagent.cli.finding import Finding
@@ -80,6 +80,8 @@ def _slurm(settings: Settings, flows: Container[str]) -> Iterator[Finding]:
 
 
 def _cluster(settings: Settings, config: SlurmConfig) -> Finding:
+    if wrong := other_cluster(settings, config.cluster):
+        return Finding(False, "cluster", wrong)
     if settings.cluster and settings.cluster != config.cluster:
         text = f"CVAGENT_CLUSTER is {settings.cluster}, Slurm's ClusterName is {config.cluster}: the first is used"
         return Finding(None, "cluster", text)

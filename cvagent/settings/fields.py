@@ -48,7 +48,7 @@ class ClusterSettings(BaseSettings):
     cluster: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.-]+$",
-        description="Name of the cluster: letters, digits and _ . -; none: Slurm's ClusterName",
+        description="Name of the cluster: letters, digits and _ . -; none: Slurm's own, as pull mode wants it",
     )
     slurm_deployment: Annotated[Literal["native", "docker"], values.LOWER] = Field(
         "native", description="Where Slurm's commands run: native (this machine) or docker (a container)"

@@ -118,3 +118,23 @@ def test_what_waited_since_an_earlier_run_is_not_carried_out_while_the_portal_is
     assert told.exit_code == 1
     assert "hpc_a/bob" in cvagent("outbox", "list", CVAGENT_MODE="pull", CVAGENT_CLUSTER="lab").stdout
     assert not (tmp_path / "ran").exists()
+
+
+def test_pull_mode_changes_no_other_cluster(cvagent):
+    """sacctmgr would change any cluster of its slurmdbd, and scancel the one that it lies beside."""
+    reason = "CVAGENT_CLUSTER is other and Slurm's ClusterName is lab: pull mode would change the accounts of the one"
+    told = cvagent("run", "--once", CVAGENT_MODE="pull", CVAGENT_CLUSTER="other")
+    assert told.exit_code == 2
+    assert reason in told.stderr
+    assert reason in (line := lines(cvagent("check", CVAGENT_MODE="pull", CVAGENT_CLUSTER="other"), "cluster")[0])
+    assert line.startswith("FAIL")
+
+
+@pytest.mark.parametrize(("mode", "cluster"), [("push", "other"), ("pull", "LAB")])
+def test_another_name_in_push_mode_and_another_case_are_fine(cvagent, mode, cluster):
+    assert lines(cvagent("check", CVAGENT_MODE=mode, CVAGENT_CLUSTER=cluster), "cluster")[0].startswith("note")
+
+
+def test_pull_mode_starts_while_slurm_tells_no_name(cvagent, tmp_path):
+    told = cvagent("run", "--once", CVAGENT_MODE="pull", CVAGENT_CLUSTER="other", CVAGENT_SLURM_BIN_DIR=str(tmp_path))
+    assert told.exit_code == 1
