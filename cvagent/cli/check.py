@@ -13,6 +13,7 @@ from cvagent.app import flows_for, inventory_job, make_runner, open_outbox
 from cvagent.app.pull import make_cloudvision, other_cluster
 from cvagent.cli.check_accounts import check_accounts
 from cvagent.cli.check_portal import check_portal
+from cvagent.cli.check_rights import check_rights
 from cvagent.cli.finding import Finding
 from cvagent.clients.runner import Runner
 from cvagent.clients.slurm import Slurm, SlurmConfig
@@ -71,6 +72,7 @@ def _slurm(settings: Settings, flows: Container[str]) -> Iterator[Finding]:
     yield _cluster(settings, config)
     yield _try("live jobs", lambda: f"{len(slurm.live_jobs())} in slurmctld, pending ones not counted")
     yield from _accounting(settings, slurm, config)
+    yield from check_rights(settings, runner, config)
     yield from check_accounts(settings, runner, config)
     if "nodes" in flows:
         yield _try("nodes", partial(_nodes, runner, settings))

@@ -1,9 +1,9 @@
 """Pull mode's part of `cvagent check`: accounts that can be read and changed, and limits that have an effect."""
 
 import os
-import pwd
 from collections.abc import Iterator
 
+from cvagent.cli.check_rights import TRUSTED, agent_name
 from cvagent.cli.finding import Finding
 from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.runner import Runner
@@ -11,8 +11,6 @@ from cvagent.clients.slurm import SlurmConfig
 from cvagent.errors import CvagentError, SettingsError
 from cvagent.settings import Settings
 from cvagent.settings.components import load_components
-
-_MAY_CHANGE = ("Administrator", "Operator")
 
 
 def check_accounts(settings: Settings, runner: Runner, config: SlurmConfig) -> Iterator[Finding]:
@@ -49,13 +47,12 @@ def _uncounted(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
 def _rights(settings: Settings, slurm: SlurmAccounts) -> Iterator[Finding]:
     if settings.slurm_deployment == "docker" or os.geteuid() == 0:
         return
-    try:
-        name = pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
+    name = agent_name()
+    if name is None:
         text = f"uid {os.geteuid()} has no name on this machine: whether it may change accounts cannot be looked up"
         yield Finding(None, "rights", text)
         return
     level = slurm.admin_level(name)
-    if level not in _MAY_CHANGE:
+    if level not in TRUSTED:
         mend = f"as an administrator: sacctmgr modify user {name} set AdminLevel=Operator (or add the user first)"
         yield Finding(False, "rights", f"{name} may not change accounts unless it is SlurmUser; {mend}")
