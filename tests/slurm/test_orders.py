@@ -46,10 +46,15 @@ def test_three_allocations_come_change_and_go(make_tenants, dialect):
         assert {order.resource.allocation.state for order in orders} == {"ok"}
     assert tenants.once().writes == 0
 
-    change = tenants.change(orders[0].resource, cpu=20, **{"gres/gpu": 5})
+    ordered = ({"cpu": 20, "gres/gpu": 5}, {"cpu": 0.5}, {"gres/gpu": 0})
+    changes = [tenants.change(order.resource, **wanted) for order, wanted in zip(orders, ordered, strict=True)]
     tenants.once()
-    assert (change.state, change.resource.limits) == ("done", {"cpu": 20, "gres/gpu": 5})
-    assert tenants.account(names[0])[2] == limits(cpu=1_200_000, gpu=300)
+    assert [(change.state, change.resource.state) for change in changes] == [("done", "OK")] * 3
+    assert tuple(change.resource.limits for change in changes) == ordered
+    shown = [tenants.account(name)[2] for name in names]
+    assert shown == [limits(cpu=1_200_000, gpu=300), limits(cpu=30_000), limits(cpu=120_000, gpu=0)]
+    if tenants.market.allocates:
+        assert {order.resource.allocation.state for order in orders} == {"ok"}
     assert tenants.once().writes == 0
 
     ends = [tenants.terminate(order.resource) for order in orders]
@@ -187,7 +192,8 @@ def killer(step):
                 take()
             return said
 
-    writes = ("approve", "set_backend_id", "set_allocation_state", "set_done", "set_erred")
+    orders = ("approve", "set_backend_id", "set_allocation_state", "set_done", "set_erred")
+    writes = (*orders, "associate", "dissociate")
     portal = type("Portal", (PortalOrders,), {name: taking(getattr(PortalOrders, name)) for name in writes})
     return Runner, portal
 
@@ -204,8 +210,8 @@ def is_killed(tenants, step, *, looks=1):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("dialect", "looks"), [("orders", 2), ("waldur", 1)])
-def test_an_agent_that_is_killed_after_any_step_of_a_create_is_followed_rightly(make_tenants, dialect, looks):
+@pytest.mark.parametrize(("dialect", "looks", "steps"), [("order-items", 2, 9), ("orders", 2, 10), ("waldur", 1, 8)])
+def test_an_agent_that_is_killed_after_any_step_of_a_create_is_followed_rightly(make_tenants, dialect, looks, steps):
     tenants = make_tenants(dialect)
     orders = []
     killed = True
@@ -221,10 +227,34 @@ def test_an_agent_that_is_killed_after_any_step_of_a_create_is_followed_rightly(
         assert tenants.account(f"hpc_{project.uuid}") == (f"hpc_{project.customer.uuid}", [], {})
         there = tenants.account(resource.backend_id)
         assert there == (f"hpc_{project.uuid}", ["alice", "bob"], limits(cpu=600_000))
+        if resource.allocation:
+            assert (resource.allocation.state, sorted(resource.allocation.members)) == ("ok", ["alice", "bob"])
     assert len(tenants.accounts()) == 3 * len(orders)
     assert tenants.once().writes == 0
-    # Customer, project, account, members; approve, backend id, allocation, done; and one that was not killed.
-    assert len(orders) == 9
+    # Customer, project, account, members; approve (but a person does in the oldest), backend id, allocation, done; two
+    # associations where there are allocations; and one that was not killed.
+    assert len(orders) == steps + 1
+
+
+@pytest.mark.parametrize("dialect", ["order-items", "orders"])
+def test_an_agent_that_is_killed_after_any_step_of_a_change_of_the_team_is_followed_rightly(make_tenants, dialect):
+    tenants = make_tenants(dialect, absent_rounds=1)
+    order = tenants.order()
+    tenants.once()
+    tenants.once()  # The older portals make an allocation a moment after its order was seen.
+    alice, bob, carol = tenants.people
+    tenants.market.add_project(Project("Others", Customer("Institute of Physics"), [carol]))
+    killed, step = True, 0
+    while killed:
+        tenants.physics.team[:] = [alice, bob if step % 2 else carol]
+        killed = is_killed(tenants, step)
+        tenants.once()
+        names = sorted(person.cluster_username for person in tenants.physics.team)
+        assert tenants.account(order.resource.backend_id)[1] == names
+        assert sorted(order.resource.allocation.members) == names
+        step += 1
+    # One comes in; the other's jobs end, and their membership; one association each; and one that was not killed.
+    assert step == 6
 
 
 @pytest.mark.parametrize("step", range(6))
@@ -277,6 +307,41 @@ def test_hostile_users_are_refused_with_a_reason(tenants):
     assert tenants.account(order.resource.backend_id)[1] == ["alice", "bob"]
     problems = {problem for plan in agent.observer.rounds for problem in plan.problems}
     assert sum("is no user name" in problem for problem in problems) == 7
+
+
+def test_unknown_states_among_good_ones_spoil_nothing(tenants):
+    left, changed = tenants.order("left"), tenants.order("changed")
+    tenants.once()
+    before = tenants.account(left.resource.backend_id)
+    odd, good = tenants.order("odd"), tenants.order("good")
+    odd.state, left.resource.state = "on-its-way", "Melting"
+    change = tenants.change(changed.resource, cpu=20)
+    tenants.market.approve(change)
+    changed.resource.state = "Freezing"
+    tenants.once()
+    assert [order.state for order in (odd, good, change)] == ["on-its-way", "done", "done"]
+    assert tenants.account(changed.resource.backend_id)[2] == limits(cpu=1_200_000)
+    assert (left.resource.state, tenants.account(left.resource.backend_id)) == ("Melting", before)
+    assert (odd.resource.backend_id, tenants.account(expected_name(odd))) == ("", None)
+    # A resource in an unknown state may be an allocation of the project yet.
+    end = tenants.terminate(good.resource)
+    tenants.once()
+    assert (end.state, tenants.account(left.resource.backend_id)) == ("done", before)
+
+
+def test_of_orders_that_would_share_an_account_one_gets_it_and_all_can_be_ended(tenants):
+    orders = [tenants.order("bert") for _ in range(3)]
+    for number, order in enumerate(orders[1:], 1):
+        del tenants.market.resources[order.resource.uuid]
+        order.resource.uuid = orders[0].resource.uuid[:5] + f"{number:027x}"
+        tenants.market.resources[order.resource.uuid] = order.resource
+    tenants.once()
+    first, *others = sorted(orders, key=lambda order: order.uuid)
+    assert [first.state, *(order.state for order in others)] == ["done", "erred", "erred"]
+    assert all("order it under another name" in order.error_message for order in others)
+    end = tenants.terminate(others[0].resource)
+    tenants.once()
+    assert (end.state, tenants.account(first.resource.backend_id)[1]) == ("done", ["alice", "bob"])
 
 
 def test_odd_orders_among_good_ones_spoil_nothing(tenants):
