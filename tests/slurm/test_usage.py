@@ -1,6 +1,7 @@
 """Usage from a real Slurm to the portal, in each dialect: what sacct says in raw is what the portal is told."""
 
 import json
+from collections import Counter
 from decimal import Decimal
 
 import pytest
@@ -8,6 +9,8 @@ import requests
 from waiting import wait_until
 
 from cvagent.app import Billing, make_runner
+from cvagent.clients.runner import NativeRunner
+from cvagent.clients.slurm_usage import SlurmUsage
 from cvagent.settings import Settings
 from cvagent.standin.portal import DIALECTS, OFFERING, Customer, Person, PortalStandIn, Project
 
@@ -127,6 +130,28 @@ def test_the_portal_is_told_what_sacct_says(busy, agent, portal, resource):
     checked = agent.command("check")
     assert checked.returncode == 0, checked.stdout
     assert f"answers in the dialect {market.dialect}, no TLS, loopback" in checked.stdout
+
+
+def used(lab, start, end):
+    """By user and TRES, the TRES-seconds of the account in a window."""
+    found = SlurmUsage(NativeRunner(lab.bin_dir), 30).used([ACCOUNT], start, end).get(ACCOUNT, {})
+    return Counter({(user, tres): amount for user, counts in found.items() for tres, amount in counts.items()})
+
+
+def test_a_window_cuts_runs_and_suspensions_and_its_parts_are_the_whole(busy):
+    spans = [tuple(map(int, row.split("|"))) for row in rows(busy, "Start,End")]
+    first, last = min(start for start, _ in spans), max(end for _, end in spans)
+    whole = used(busy, first, last)
+    assert whole["alice", "gres/gpu"] > 0
+    assert sum(amount for (_, tres), amount in whole.items() if tres == "cpu") == sum(
+        int(minutes * 60) for minutes in raw_minutes(busy, "cpu").values()
+    )
+    parts = {mid: (used(busy, first, mid), used(busy, mid, last)) for mid in range(first + 1, last)}
+    assert {mid: before + after for mid, (before, after) in parts.items() if before + after != whole} == {}
+    # Some of these lie within the suspension: a second before and after, GPUs were held and CPUs were not.
+    seconds = {mid: before - parts[mid - 1][0] for mid, (before, _) in parts.items() if mid - 1 in parts}
+    idle = {mid for mid, held in seconds.items() if held["alice", "gres/gpu"] and not held["alice", "cpu"]}
+    assert any(mid + 1 in idle for mid in idle)
 
 
 @pytest.mark.parametrize("portal", ["waldur"], indirect=True)
