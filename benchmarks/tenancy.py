@@ -1,4 +1,7 @@
-"""What pull mode costs: a round over many allocations in which nothing changed, and how fast the first ones come in."""
+"""What pull mode costs: a round over many allocations in which nothing changed, and how fast the first ones come in.
+
+No team is read in such a round, and no tenant is told: see docs/performance.md.
+"""
 
 import logging
 import time
@@ -40,7 +43,7 @@ def measure() -> Iterator[Row]:
     with _portal(ALLOCATIONS, settled=True) as (portal, settings):
         runner = _Replay()
         with _agent(settings, runner) as turn:
-            # The first round reads the teams, too.
+            # The first round reads the teams, too; those that follow are over before that is due again.
             turn()
             runner.calls, before = 0, _requests(portal)
             cpu_s = median(lambda: own_cpu_s(turn), _ROUNDS)
