@@ -37,7 +37,7 @@ from cvagent.sources.tenants import NodeFactReader, TenantMeans, TenantSource
 from cvagent.sources.told_tenants import ToldTenants
 
 _ALL = 100_000
-_FOR_AGES = 0
+_SINCE_EVER = 0
 
 
 class _Outbox(Protocol):
@@ -151,7 +151,7 @@ class Pull:
         return {config.resource for config in latest.values() if config.ended_at is None}
 
     def _stored(self) -> dict[str, Known[TenantConfig]]:
-        return self._outbox.known("cloudvision_tenants", _FOR_AGES)
+        return self._outbox.known("cloudvision_tenants", _SINCE_EVER)
 
 
 def make_cloudvision(settings: Settings) -> CloudVision:

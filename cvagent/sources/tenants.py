@@ -1,6 +1,6 @@
 """Tenants and what gives them nodes, as one observation."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from cvagent.model import Ask, Known
 from cvagent.model.nodes import node_facts
 from cvagent.model.orders import Resource
 from cvagent.model.tenancy import Tenancy
-from cvagent.model.tenants import Places, TenantConfig, TenantsSeen
+from cvagent.model.tenants import OBJECT, Places, TenantConfig, TenantsSeen
 from cvagent.sources.tenancy import TenancySource
 from cvagent.sources.told_tenants import ToldTenants
 
@@ -71,7 +71,7 @@ class TenantSource:
         )
         told = self._told(tenancy, cold=ask.cold)
         known = {key: Known(config) for key, config in told.items()} | dict(ask.known)
-        return TenantsSeen(tenancy, places, self._ports(), told, self._sought(tenancy, known))
+        return TenantsSeen(tenancy, places, self._ports(tenancy), told, self._sought(tenancy, known))
 
     def _told(self, tenancy: Tenancy, *, cold: bool) -> dict[str, TenantConfig]:
         """What CloudVision was told. Rounds are given as known what ended lately; the store knows for longer."""
@@ -98,12 +98,20 @@ class TenantSource:
                 sought[item.document.resource] = self._means.portal.resource(item.document.resource)
         return sought
 
-    def _ports(self) -> dict[str, Mapping[str, str]]:
-        """By node the MACs of its interfaces, when tenants are to be told by them."""
-        if not self._interfaces:
+    def _ports(self, tenancy: Tenancy) -> dict[str, Mapping[str, str]]:
+        """By node the MACs of its interfaces, when anybody is to be told by interfaces."""
+        if not self._interfaces and not any(map(_by_interface, tenancy.resources.values())):
             return {}
         found: dict[str, Mapping[str, str]] = {}
         for node, (line, _) in self._means.facts.after(0.0).items():
             with suppress(ValueError):
                 found[node] = {port.name: port.mac for port in node_facts(line).interfaces if port.name and port.mac}
         return found
+
+
+def _by_interface(resource: Resource) -> bool:
+    return any(isinstance(told, dict) and told.get("mode") == "interface" for told in _objects(resource))
+
+
+def _objects(resource: Resource) -> Iterator[Any]:
+    yield from (said.get(OBJECT) for said in (resource.backend_metadata, resource.attributes, resource.options))

@@ -4,7 +4,12 @@ import datetime as dt
 import time
 
 import pytest
+from fixtures.sysfs import rail_mac
+from machines import dress, of_node
+from tenants import Tenants
 from waiting import wait_until
+
+from cvagent.standin.portal import PortalStandIn
 
 NODES = ("reservation", "partition", "metadata", "map", "request", "jobs")
 
@@ -176,3 +181,82 @@ def test_a_map_of_the_operators(shown, stand_in, tmp_path):
     (tmp_path / "map").write_text(f"# account nodes\n{resource.backend_id} node[3-4]\n")
     tenants.once(tenant_map_file=tmp_path / "map")
     assert nodes(stand_in, resource) == ["node3", "node4"]
+
+
+@pytest.fixture
+def beside(make_agent, stand_in):
+    """Makes an agent of its own process beside the portal of tenants, its store in memory."""
+
+    def make(tenants, **settings):
+        given = {name.removeprefix("CVAGENT_").lower(): value for name, value in tenants.settings.items()}
+        kept = {name: value for name, value in given.items() if name.startswith(("portal", "account", "components"))}
+        pace = {"portal_interval_s": 5, "tenant_nodes": "metadata"}
+        return make_agent(tenants.lab, stand_in, **kept, **pace, **settings)
+
+    return make
+
+
+def provided(tenants, *names):
+    orders = [tenants.order(name) for name in names]
+    wait_until(lambda: {order.state for order in orders} == {"done"}, 60, "orders done")
+    return [order.resource for order in orders]
+
+
+def test_interfaces_by_metadata_where_others_are_told_by_nodes(lab_of_file, beside, stand_in, tmp_path):
+    for name in ("node1", "node2"):
+        dress(lab_of_file, name)
+    with PortalStandIn("waldur") as portal:
+        tenants = Tenants(lab_of_file, portal, tmp_path)
+        agent = beside(tenants, mode="both", node_facts="srun", node_interval_s=1).start()
+        wait_until(lambda: len(stand_in.nodes) == 2, 60, "the nodes in CloudVision")
+        one, two = provided(tenants, "one", "two")
+        wanted = {"v": 1, "mode": "interface", "nodes": "node[1-2]", "nics_per_node": ["ens1f0np0"]}
+        one.backend_metadata = {"cloudvision": wanted}
+        two.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node3"}}
+        wait_until(lambda: {one.uuid, two.uuid} <= stand_in.jobs.keys(), 60, "both tenants")
+        assert stand_in.jobs[one.uuid]["interfaces"]["values"] == [of_node(rail_mac(1), node) for node in (1, 2)]
+        assert "nodes" not in stand_in.jobs[one.uuid]
+        assert nodes(stand_in, two) == ["node3"]
+        assert "tenants: nothing to do; 2 documents as they should be" in planned(agent)
+
+
+def test_a_plan_of_tenants(shown, beside, stand_in):
+    tenants, one = shown
+    two, three = (tenants.order(name).resource for name in ("two", "three"))
+    tenants.once()
+    for resource in (one, two, three):
+        resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": f"node-{resource.name}"}}
+    agent = beside(tenants, mode="pull").start()
+    wait_until(lambda: len(stand_in.jobs) == 3, 60, "the tenants")
+    wait_until(lambda: agent.metric("cvagent_outbox_pending", sink="cloudvision_tenants") == 0, 30)
+    assert "tenants: nothing to do; 3 documents as they should be" in planned(agent)
+    agent.kill()
+    two.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node4"}}
+    three.state = "Terminated"
+    said = planned(agent)
+    assert "tenants: 3 changes; 0 as they should be" in said
+    for resource, state, node in ((one, "RUNNING", "node-bert"), (two, "RUNNING", "node4")):
+        assert f"+ {resource.uuid} {state:<10} {resource.backend_id}  {node}  from " in said
+    assert f"+ {three.uuid} COMPLETED  {three.backend_id}  node-three  from " in said
+    # It only showed.
+    assert {job["state"] for job in stand_in.jobs.values()} == {"JOB_STATE_RUNNING"}
+
+
+def planned(agent):
+    done = agent.command("plan", "tenants")
+    assert done.returncode == 0, done.stderr + done.stdout
+    return done.stdout
+
+
+def test_an_agent_that_begins_anew_ends_the_tenant_whose_order_executes(shown, beside, stand_in):
+    tenants, resource = shown
+    resource.backend_metadata = {"cloudvision": {"v": 1, "nodes": "node1"}}
+    agent = beside(tenants, mode="pull").start()
+    wait_until(lambda: resource.uuid in stand_in.jobs, 60, "the tenant")
+    agent.kill()
+    end = tenants.terminate(resource)
+    tenants.market.approve(end)
+    agent.start()
+    wait_until(lambda: end.state == "done", 60, "the order's end")
+    wait_until(lambda: stand_in.jobs[resource.uuid]["state"] == "JOB_STATE_COMPLETED", 30, "the tenant's end")
+    assert agent.stop() == 0

@@ -1,5 +1,6 @@
 """What an agent finds out about tenants: from the portal, from nodes, and from CloudVision when its store is empty."""
 
+import json
 from threading import Event
 
 import pytest
@@ -281,3 +282,20 @@ def test_a_flow_that_asks_meanwhile_does_not_wait_again():
         with pytest.raises(SourceError, match="no answer"):
             told.listed()
     assert len(made) == 1
+
+
+def line(**macs):
+    ports = [{"name": name, "mac": mac} for name, mac in macs.items()]
+    return json.dumps({"schema": 1, "hostname": "n1", "collected_at": 7, "interfaces": ports}).encode()
+
+
+def test_interfaces_by_metadata_alone(make, cloudvision):
+    facts = Facts(n1=line(eth0="0c:00:00:00:00:01", eth1="0c:00:00:00:00:02"), n2=b"garbage")
+    portal = Portal(FIRST)
+    rounds = make(portal, facts=facts)
+    rounds.round()
+    assert facts.asked == 0
+    wanted = {"v": 1, "mode": "interface", "nodes": "n1", "nics_per_node": ["eth1"]}
+    portal.listed = [a_resource(2, backend_id=ACCOUNT, backend_metadata={"cloudvision": wanted})]
+    rounds.round()
+    assert cloudvision.jobs[portal.listed[0].uuid]["interfaces"]["values"] == ["0c:00:00:00:00:02"]
