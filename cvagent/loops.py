@@ -170,6 +170,7 @@ class Courier:
         self.sink = sink
         self.cap_s = cap_s
         self._followers = followers
+        self.has_errands = vouched is not None
         self._vouched = vouched
         self._outbox, self._clock, self._observer, self._wake, self._stop = around
         self._failures = 0
@@ -243,6 +244,8 @@ def run_out(collectors: Sequence[Collector], couriers: Sequence[Courier]) -> boo
         Whether no round was skipped.
     """
     turns, done = list(collectors), True
+    # While the others deliver, the looks that errands rest on would grow old.
+    couriers = sorted(couriers, key=lambda courier: not courier.has_errands)
     for _ in range(_MOST_LOOKS):
         plans = [collector.round() for collector in turns]
         done = done and None not in plans

@@ -482,6 +482,19 @@ def test_an_errand_is_done_only_for_a_while_after_the_last_good_look(world, late
     assert bool(world.sink.history) is done
 
 
+def test_errands_do_not_wait_for_what_takes_long(world):
+    class Slow(FakeSink):
+        def deliver(self, entries):
+            world.clock.forward(VALID_S + 1)
+            yield from super().deliver(entries)
+
+    world.write(REMOVAL)
+    world.outbox.record("nodes", ["cloudvision_nodes"], Plan(changes=[Change(None, a_document(), "new")]), START, None)
+    looks, slow = Looks(world, Plan()), Slow("cloudvision_nodes")
+    run_out([looks.collector], [Courier(slow, 0.0, world.around), looks.courier])
+    assert (world.sink.history, slow.history) == ([REMOVAL], [a_document()])
+
+
 def test_an_errand_that_a_look_replaced_meanwhile_is_done_in_its_new_form_only(world):
     first, second = replace(REMOVAL, key="hpc_a/alice"), REMOVAL
     newer = replace(second, commands=())
