@@ -211,6 +211,7 @@ def make_account_rules(settings: Settings, cluster: str) -> AccountRules:
         names=names,
         nested=settings.account_layout == "nested",
         components=load_components(settings.components_file),
+        default_account=settings.account_default,
     )
 
 

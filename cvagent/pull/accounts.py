@@ -6,7 +6,7 @@ Decided from what Slurm shows now, so that it may stop after any command and go 
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 
 from msgspec import Struct
@@ -31,12 +31,14 @@ class AccountRules(Struct, frozen=True):
         cluster: Slurm's ClusterName.
         nested: Allocations stand under their project; else under root.
         components: What is sold, by TRES.
+        default_account: What a user's default becomes who loses the one that was; None: any other of theirs.
     """
 
     cluster: str
     names: NameRules = NameRules()
     nested: bool = True
     components: Mapping[str, Component] = {}
+    default_account: str | None = None
 
 
 def plan_accounts(observed: Tenancy, known: Mapping[str, Known[Commands]], rules: AccountRules) -> Plan:
@@ -64,8 +66,12 @@ def errands(wanted: Mapping[str, Commands], known: Mapping[str, Known[Commands]]
 def commands_for(order: Order, observed: Tenancy, rules: AccountRules) -> tuple[Command, ...] | None:
     """The commands that an order still needs: none when Slurm shows what it asks for.
 
-    None while the portal has not made the allocation. Raises Permanent when it cannot be carried out.
+    None while the portal has not made the allocation, or its account's name cannot be read. Raises Permanent when it
+    cannot be carried out.
     """
+    unread = order.resource_uuid not in observed.resources and not order.backend_id and bool(observed.problems)
+    if order.kind is OrderKind.TERMINATE and unread:
+        return None
     account = account_of(order, observed, rules)
     if order.kind is OrderKind.TERMINATE:
         return tuple(_terminated(order, account, observed, rules)) if account else ()
@@ -172,9 +178,16 @@ def _provided(order: Order, account: str, observed: Tenancy, rules: AccountRules
         yield make.add_account(account, parent, (order.name, project), limits)
         return
     if tree[account].parent != parent:
+        _check_free(order, tree[account], {project, "root"}, observed)
         yield make.move_account(account, parent)
     if different := _different(limits, tree[account]):
         yield make.set_limits(account, different)
+
+
+def _check_free(order: Order, account: Account, ours: Collection[str], observed: Tenancy) -> None:
+    """Raises Permanent for an account that was there before, in somebody else's place."""
+    if order.kind is OrderKind.CREATE and account.parent not in ours and not _told_name(order, observed):
+        raise Permanent(f"there is an account {account.name} below {account.parent} already: order another name")
 
 
 def _different(limits: Mapping[str, int], account: Account) -> dict[str, int]:
@@ -189,7 +202,7 @@ def _terminated(order: Order, account: str, observed: Tenancy, rules: AccountRul
         _check_own(tree.accounts[account], project, observed, make)
         yield cancel_jobs(account)
         for user in sorted(tree.accounts[account].users):
-            yield from removal(account, user, observed, make)
+            yield from removal(account, user, observed, make, rules.default_account)
         yield make.delete_account(account, shared=tree.shared)
     if project in tree.accounts and not _still_used(project, account, order, observed):
         yield make.delete_account(project, shared=tree.shared)
@@ -198,11 +211,16 @@ def _terminated(order: Order, account: str, observed: Tenancy, rules: AccountRul
 def removal(
     account: str, user: str, observed: Tenancy, make: Sacctmgr, default: str | None = None
 ) -> Iterator[Command]:
-    """Take a user out of an account; another of theirs becomes the default, `default` where there is a choice."""
+    """Take a user out of an account; another of theirs becomes the default, `default` where there is a choice.
+
+    One that is about to end, only when there is no other.
+    """
     if observed.tree.defaults.get(user) == account:
         others = [name for name in observed.tree.accounts_of(user) if name != account and is_account_name(name)]
+        ending = {_told_name(order, observed) for order in observed.orders if order.kind is OrderKind.TERMINATE}
+        others.sort(key=lambda name: (name in ending, name != default))
         if others:
-            yield make.set_default(user, default if default in others else others[0])
+            yield make.set_default(user, others[0])
     yield make.remove_user(account, user)
 
 

@@ -1,5 +1,6 @@
 """Decides who may use an allocation's account, and how much: its team, and whether it is paused."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 
@@ -81,10 +82,15 @@ def plan_members(observed: Members, known: Mapping[str, Known[Commands]], rules:
 def _teams(observed: Members, rules: MemberRules) -> tuple[list[_Team], list[str]]:
     """The accounts that are to have members, and a line for each name or account that cannot be used."""
     found, problems = [], []
-    for resource in observed.tenancy.resources.values():
-        if resource.state not in WITH_MEMBERS or resource.uuid not in observed.teams or not resource.backend_id:
+    living = [resource for resource in observed.tenancy.resources.values() if resource.state in WITH_MEMBERS]
+    times = Counter(resource.backend_id.lower() for resource in living)
+    for resource in living:
+        if resource.uuid not in observed.teams or not resource.backend_id:
             continue
         account = observed.tenancy.tree.accounts.get(resource.backend_id.lower())
+        if times[resource.backend_id.lower()] > 1:
+            problems.append(f"resource {resource.uuid}: {resource.backend_id[:60]!r} is another's account too")
+            continue
         if account is None or not is_account_name(account.name):
             problems.append(f"resource {resource.uuid}: Slurm has no account {resource.backend_id[:60]!r}")
             continue
@@ -105,6 +111,8 @@ def _left(
         return set(absent)
     if resource.uuid in observed.unsure:
         return set()
+    # Slurm lower-cases names; who has one that no command could hold is in the team all the same.
+    absent -= {name.lower() for name in observed.teams[resource.uuid]}
     missed = {user: observed.missed.get(f"{account.name}/{user}", 0) for user in absent}
     return {user for user in absent if rules.force or missed[user] >= rules.absent_rounds}
 

@@ -1,8 +1,9 @@
 """The portal's orders and resources beside Slurm's accounts, as one observation for all flows of pull mode."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from threading import Lock
 from typing import Protocol
 
@@ -10,8 +11,9 @@ from msgspec.structs import replace
 
 from cvagent.clients.accounts import SlurmAccounts
 from cvagent.clients.portal_orders import PortalOrders
+from cvagent.errors import Unreadable
 from cvagent.model import Ask
-from cvagent.model.orders import ResourceState
+from cvagent.model.orders import Order, Resource, ResourceState
 from cvagent.model.tenancy import Failure, Tenancy
 
 _LIVING = tuple(state for state in ResourceState if state is not ResourceState.TERMINATED)
@@ -65,13 +67,25 @@ class TenancySource:
         if self._seen and self._seen[0] > began - self.fresh_s and self._seen[1] == writes:
             return self._seen[2]
         orders, resources = self._portal.orders(), self._portal.resources(_LIVING)
+        listed = {resource.uuid: resource for resource in resources.items}
         seen = Tenancy(
             at=now,
             orders=orders.items,
-            resources={resource.uuid: resource for resource in resources.items},
+            resources=listed | self._left_out(orders.items, listed),
             tree=self._slurm.tree(),
             keeps_allocations=self._portal.keeps_allocations,
             problems=orders.problems + resources.problems,
         )
         self._seen = (began, writes, seen)
         return seen
+
+    def _left_out(self, orders: Iterable[Order], listed: Container[str]) -> dict[str, Resource]:
+        """What orders are about and no list by state holds: a state that is not known here."""
+        found: dict[str, Resource] = {}
+        for uuid in {order.resource_uuid for order in orders}:
+            if uuid and uuid not in listed:
+                with suppress(Unreadable):  # the list said so
+                    resource = self._portal.resource(uuid)
+                    if resource and resource.state is not ResourceState.TERMINATED:
+                        found[uuid] = resource
+        return found

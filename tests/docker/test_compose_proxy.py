@@ -74,6 +74,7 @@ def test_they_run_as_an_operator_who_cannot_read_munges_key(runner, example):
 
 def test_they_may_see_and_end_the_jobs_of_others(runner, example):
     job = example.submit("-N1")
+    example.wait_until_running(job)
     assert job.encode() in runner.run(["squeue", "-h", "-a", "-o", "%i"], timeout_s=LIMIT_S).split()
     runner.run(["scancel", job], timeout_s=LIMIT_S)
     assert example.told(job) == ["CANCELLED"]

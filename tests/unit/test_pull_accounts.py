@@ -232,6 +232,34 @@ def test_a_default_is_never_root_nor_what_no_command_could_name():
     assert "modify user where name=bob set DefaultAccount=other" in lines(TERMINATE, a_tenancy(TERMINATE, tree=tree))
 
 
+def test_a_default_is_no_account_that_ends_too_unless_there_is_no_other():
+    names = ("hpc_a0001_bert", "other", "preferred")
+    others = [Account(name, "root", frozenset({"bob"})) for name in names]
+    both = (TERMINATE, an_order(2, OrderKind.TERMINATE, backend_id=names[0].upper()))
+
+    def default(accounts, rules=RULES):
+        observed = a_tenancy(*both, tree=a_tree(*provided("bob"), *accounts, defaults={"bob": ACCOUNT}))
+        return lines(TERMINATE, observed, rules)[1].rpartition("=")[2]
+
+    assert default(others[:2]) == "other"
+    assert default(others[:1]) == names[0]
+    assert default(others, replace(RULES, default_account="preferred")) == "preferred"
+    assert default(others, replace(RULES, default_account=names[0])) == "other"
+
+
+def test_an_account_that_was_there_in_anothers_place_is_not_taken():
+    there = a_tree(*provided()[:2], Account("theirs", "root"), Account(ACCOUNT, "theirs", frozenset({"eve"})))
+    with pytest.raises(Permanent, match=f"there is an account {ACCOUNT} below theirs already"):
+        commands_for(an_order(), a_tenancy(an_order(), tree=there), RULES)
+
+
+def test_a_termination_waits_while_the_name_of_its_account_cannot_be_read():
+    order = an_order(kind=OrderKind.TERMINATE, name="renamed")
+    tree = a_tree(*provided("alice"))
+    assert answers(order, tree=tree, problems=("resource 'x': its state is 7",)) == {}
+    assert answers(order, tree=tree, resources=(a_resource(),)) == {}
+
+
 def test_a_shared_database_keeps_the_account_for_other_clusters():
     tree = a_tree(*provided(), shared=True)
     (*_, last) = commands_for(TERMINATE, a_tenancy(TERMINATE, tree=tree), RULES)

@@ -152,3 +152,21 @@ def test_a_name_that_no_command_could_hold_stops_nobody_else():
     plan = plan_members(look, {}, RULES)
     assert [change.after.key for change in plan.changes] == [ACCOUNT, f"{ACCOUNT}/alice"]
     assert [problem.partition(": ")[0] for problem in plan.problems] == [ACCOUNT, f"resource {resources[1].uuid}"]
+
+
+def test_a_member_whose_name_the_portal_spells_otherwise_stays():
+    plan = plan_members(a_look(teams={RESOURCE.uuid: {"Alice", "bob"}}, missed={f"{ACCOUNT}/alice": 9}), {}, RULES)
+    assert plan.changes == []
+    assert plan.problems == [f"{ACCOUNT}: 'Alice' is no user name that cvagent gives to Slurm"]
+
+
+def test_two_resources_with_one_account_take_nobody_out_of_it():
+    resources = (RESOURCE, a_resource(2, backend_id=ACCOUNT.upper()))
+    seen = a_tenancy(resources=resources, tree=a_tree(*provided("alice", "bob")))
+    teams = {one.uuid: {name} for one, name in zip(resources, ("alice", "bob"), strict=True)}
+    missed = {f"{ACCOUNT}/{name}": 9 for name in ("alice", "bob")}
+    plan = plan_members(a_look(tenancy=seen, teams=teams, missed=missed), {}, RULES)
+    assert plan.changes == []
+    assert [problem.partition(": ")[2] for problem in plan.problems] == [
+        f"{name!r} is another's account too" for name in (ACCOUNT, ACCOUNT.upper())
+    ]

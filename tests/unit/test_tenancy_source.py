@@ -1,9 +1,11 @@
 """One look at the portal and Slurm for all flows, beside what our own sinks hold."""
 
-from tenancy import a_tree
+import pytest
+from tenancy import a_resource, a_tree, an_order
 
+from cvagent.errors import Unreadable
 from cvagent.model import Ask
-from cvagent.model.orders import Listing
+from cvagent.model.orders import Listing, ResourceState
 from cvagent.model.tenancy import Failure
 from cvagent.sources.tenancy import TenancySource
 
@@ -53,3 +55,34 @@ def test_what_slurm_refuses_during_a_look_counts_from_the_next_look_on():
     assert beside.looks == 2
     source.observe(ASK)
     assert beside.looks == 2
+
+
+class Odd(Portal):
+    """Has an order for a resource that no list by state holds."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def orders(self):
+        return Listing((an_order(),))
+
+    def resource(self, uuid):
+        assert uuid == an_order().resource_uuid
+        if self.answer is Unreadable:
+            raise Unreadable("half a resource")
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "there"),
+    [
+        (a_resource(state=None), True),
+        (a_resource(state=ResourceState.TERMINATED), False),
+        (None, False),
+        (Unreadable, False),
+    ],
+)
+def test_what_an_order_is_about_is_asked_for_when_no_list_holds_it(answer, there):
+    beside = Beside()
+    seen = TenancySource(Odd(answer), beside, beside, 60).observe(ASK)
+    assert list(seen.resources.values()) == ([answer] if there else [])
