@@ -84,9 +84,9 @@ class Agent:
         self._outbox = open_outbox(settings, self._cluster.name)
         self._billing = Billing(settings)
         self._stop = threading.Event()
-        # In a container commands run as its root.
-        self._uid = os.geteuid() if settings.slurm_deployment == "native" else 0
-        self._bill = Bill(str(self._uid), time.time())
+        # In a container commands run as its root, as a rule.
+        self._user = str(os.geteuid()) if settings.slurm_deployment == "native" else settings.slurm_user or "0"
+        self._bill = Bill(self._user, time.time())
         self._board = make_board(settings, self._flows, self._bill)
         sinks = {sink for flow in self._flows for sink in flow.sinks}
         self._scheduler = Scheduler(jobs=len(self._flows) + len(sinks) + 4)
@@ -203,8 +203,8 @@ class Agent:
             return
         everybody = diagnosis.by_user.values()
         counted = (sum(rpcs.number for rpcs in everybody), sum(rpcs.busy_us for rpcs in everybody))
-        ours = tuple(diagnosis.by_user.get(self._uid, (0, 0)))
-        self._bill.served(Served(time.time(), diagnosis.since, (ours[0], ours[1]), counted))
+        ours = diagnosis.of(self._user)
+        self._bill.served(Served(time.time(), diagnosis.since, (ours.number, ours.busy_us), counted))
         self._board.metrics.shares(*self._bill.cost(time.time()).shares)
 
     def _serve(self) -> "HttpServer | None":

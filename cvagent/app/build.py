@@ -17,7 +17,7 @@ from cvagent.app.pull import (
     make_tenant_rules,
     other_cluster,
 )
-from cvagent.clients.docker import DockerRunner
+from cvagent.clients.docker import Container, DockerRunner
 from cvagent.clients.runner import NativeRunner, Runner
 from cvagent.clients.slurm import Slurm
 from cvagent.clients.slurm_nodes import InventoryJob, SlurmNodes
@@ -71,7 +71,8 @@ class Cluster(NamedTuple):
 def make_runner(settings: Settings) -> Runner:
     """The runner for Slurm's commands that the settings name."""
     if settings.slurm_deployment == "docker":
-        return DockerRunner(settings.slurm_container or "", settings.slurm_bin_dir, settings.slurm_conf)
+        where = settings.slurm_bin_dir, settings.slurm_conf, settings.slurm_user or ""
+        return DockerRunner(Container(settings.slurm_container or "", *where))
     return NativeRunner(settings.slurm_bin_dir, settings.slurm_conf)
 
 

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import urllib3
 
+from cvagent.clients.docker_stream import GRACE_S, STDOUT, frames
 from cvagent.clients.runner import (
     MAX_STDOUT,
     STOPPED,
@@ -24,18 +25,28 @@ from cvagent.clients.runner import (
 )
 from cvagent.errors import CommandFailed
 
-# What the engine may take on top of the command's own limit, in seconds.
-_GRACE_S = 5.0
 # How soon a run hears of stop(), in seconds.
 _GLANCE_S = 0.2
 _KILL_AFTER_S = 1
-_HEADER = 8
-_CHUNK = 1024 * 1024
 _MAX_ENGINE_TEXT = 2000
-_STDOUT = 1
-_STREAMS = frozenset({1, 2, 3})
 
 _TIMED_OUT, _NOT_RUN, _NOT_FOUND, _KILLED = 124, 126, 127, 137
+
+
+class Container(NamedTuple):
+    """One container.
+
+    Attributes:
+        name: Or its id.
+        bin_dir: Folder of Slurm's commands inside; None leaves it to the container's PATH.
+        slurm_conf: Path of slurm.conf inside; None leaves it to the container.
+        user: As whom commands run; empty leaves it to the container.
+    """
+
+    name: str
+    bin_dir: PurePath | None = None
+    slurm_conf: PurePath | None = None
+    user: str = ""
 
 
 class DockerRunner:
@@ -44,9 +55,7 @@ class DockerRunner:
     A command that has to be given up (the agent stops, the engine hangs) ends in the container by its own limit.
 
     Args:
-        container: Name or id.
-        bin_dir: Folder of Slurm's commands inside the container; None leaves it to the container's PATH.
-        slurm_conf: Path of slurm.conf inside the container; None leaves it to the container.
+        container: Where commands run.
         client: Makes a `docker.APIClient` with that HTTP timeout in seconds; None takes the engine that DOCKER_HOST
             names, or the local socket.
         max_stdout: Bytes.
@@ -54,16 +63,13 @@ class DockerRunner:
 
     def __init__(
         self,
-        container: str,
-        bin_dir: PurePath | None = None,
-        slurm_conf: PurePath | None = None,
+        container: Container,
         client: Callable[[float], Any] | None = None,
         *,
         max_stdout: int = MAX_STDOUT,
     ) -> None:
-        self._container = container
-        self._bin_dir = bin_dir
-        self._environment = slurm_environment(bin_dir, slurm_conf, SYSTEM_PATH)
+        self._container, self._bin_dir, slurm_conf, self._user = container
+        self._environment = slurm_environment(self._bin_dir, slurm_conf, SYSTEM_PATH)
         self._max_stdout = max_stdout
         self._sdk = importlib.import_module("docker")
         self._connect = client or self._local_engine
@@ -103,15 +109,16 @@ class DockerRunner:
     def _exec(
         self, command: Sequence[str], watch: Watch, output: Output, timeout_s: float, env: Mapping[str, str]
     ) -> int:
-        engine = self._engine(timeout_s + _GRACE_S)
+        engine = self._engine(timeout_s + GRACE_S)
         arguments = ["timeout", "-k", str(_KILL_AFTER_S), _seconds(timeout_s)]
         arguments += [in_folder(self._bin_dir, command[0]), *command[1:]]
         # Nobody waits any more for what an engine that hung would now begin.
         watch.glance()
-        exec_id = engine.exec_create(self._container, arguments, environment=self._environment | dict(env))["Id"]
+        given = {"environment": self._environment | dict(env), "user": self._user}
+        exec_id = engine.exec_create(self._container, arguments, **given)["Id"]
         with self._stream(engine, exec_id, watch) as raw:
-            for kind, chunk in _frames(raw, watch):
-                (output.out if kind == _STDOUT else output.err)(chunk)
+            for kind, chunk in frames(raw, watch):
+                (output.out if kind == STDOUT else output.err)(chunk)
         watch.check()
         return self._exit_code(engine, exec_id, watch)
 
@@ -172,7 +179,7 @@ class DockerRunner:
         except requests.HTTPError as error:
             raise CommandFailed(watch.name, self._refusal(error)) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            self._forget_engine(timeout_s + _GRACE_S)
+            self._forget_engine(timeout_s + GRACE_S)
             raise CommandFailed(watch.name, STOPPED if self._stopped.is_set() else _no_engine(error)) from None
         except self._sdk.errors.DockerException as error:
             raise CommandFailed(watch.name, _no_engine(error)) from None
@@ -231,41 +238,9 @@ def _awaited(work: Callable[[], int], watch: Watch) -> int:
     threading.Thread(target=carry_out, name=watch.name, daemon=True).start()
     while not wait([done], _GLANCE_S).done:
         watch.check()
-        if watch.spent(_GRACE_S):
+        if watch.spent(GRACE_S):
             raise CommandFailed(watch.name, _silent_engine())
     return done.result()
-
-
-def _frames(raw: Any, watch: Watch) -> Iterator[tuple[int, bytes]]:
-    """(stream, piece) of a multiplexed answer: a header of 1 byte stream, 3 bytes 0, 4 bytes length, then the piece."""
-    while header := _exactly(raw, _HEADER, watch):
-        if header[0] not in _STREAMS or header[1:4] != b"\0\0\0":
-            raise CommandFailed(watch.name, "the Docker engine's answer is not in the form of an exec")
-        left = int.from_bytes(header[4:], "big")
-        while left:
-            chunk = _exactly(raw, min(left, _CHUNK), watch)
-            if not chunk:
-                raise _broke_off(watch)
-            left -= len(chunk)
-            yield header[0], chunk
-
-
-def _exactly(raw: Any, size: int, watch: Watch) -> bytes:
-    """So many bytes, or none at the end of the stream."""
-    try:
-        chunk: bytes = raw.read(size)
-    except urllib3.exceptions.ReadTimeoutError:
-        raise watch.too_late() from None
-    watch.check()
-    if watch.spent(_GRACE_S):
-        raise watch.too_late()
-    if chunk and len(chunk) < size:
-        raise _broke_off(watch)
-    return chunk
-
-
-def _broke_off(watch: Watch) -> CommandFailed:
-    return CommandFailed(watch.name, "the Docker engine's answer broke off")
 
 
 def _engine_named() -> str:

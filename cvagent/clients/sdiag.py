@@ -24,12 +24,19 @@ class Diagnosis(NamedTuple):
     Attributes:
         since: Epoch seconds from which slurmctld counts: its start, or the last reset (midnight UTC as a rule).
         by_user: By numeric user id.
+        uids: By the user's name.
         by_type: By message type, such as REQUEST_JOB_INFO.
     """
 
     since: int
     by_user: dict[int, Rpcs]
+    uids: dict[str, int]
     by_type: dict[str, Rpcs]
+
+    def of(self, user: str) -> Rpcs:
+        """What was answered to a user, by name or number."""
+        uid = int(user) if user.isdecimal() else self.uids.get(user, -1)
+        return self.by_user.get(uid, Rpcs(0, 0))
 
 
 def diagnose(runner: Runner, timeout_s: float) -> Diagnosis:
@@ -52,5 +59,6 @@ def read(text: str) -> Diagnosis:
     return Diagnosis(
         since=int(since[1]),
         by_user={int(uid): Rpcs(int(count), int(total)) for _, uid, count, total in _ROW.findall(by_user)},
+        uids={name: int(uid) for name, uid, _, _ in _ROW.findall(by_user)},
         by_type={name: Rpcs(int(count), int(total)) for name, _, count, total in _ROW.findall(by_type)},
     )

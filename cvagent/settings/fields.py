@@ -56,6 +56,9 @@ class ClusterSettings(BaseSettings):
     slurm_container: str | None = Field(
         None, description="Name or id of the container that holds Slurm's commands; needed for docker"
     )
+    slurm_user: str | None = Field(
+        None, description="User as whom Slurm's commands run in the container; none: whoever the container runs as"
+    )
     slurm_bin_dir: Path | None = Field(None, description="Directory of Slurm's commands; none: found on the PATH")
     slurm_conf: Path | None = Field(
         None, description="Path of slurm.conf, handed to Slurm's commands as SLURM_CONF; none: their own default"

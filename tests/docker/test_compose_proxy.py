@@ -8,7 +8,7 @@ import docker
 import pytest
 import requests
 
-from cvagent.clients.docker import DockerRunner
+from cvagent.clients.docker import Container, DockerRunner
 from cvagent.errors import CommandFailed
 
 LIMIT_S = 30
@@ -34,7 +34,7 @@ def runner(example, monkeypatch):
     volume = json.loads(example.engine.docker("volume", "inspect", "cvagent-example_socket"))[0]["Mountpoint"]
     daemon = example.engine.root_of_namespace
     monkeypatch.setenv("DOCKER_HOST", f"unix://{daemon}{volume}/docker.sock")
-    runner = DockerRunner("slurmctld")
+    runner = DockerRunner(Container("slurmctld"))
     yield runner
     runner.stop()
 

@@ -28,6 +28,8 @@ class TestSdiag:
         diagnosis = read(SDIAG)
         assert diagnosis.since == 1795163508
         assert diagnosis.by_user == {0: (108, 60235), 20001: (31, 48433)}
+        assert diagnosis.of("root") == diagnosis.of("0") == (108, 60235)
+        assert diagnosis.of("nobody-else") == diagnosis.of("4711") == (0, 0)
         assert diagnosis.by_type == {"REQUEST_JOB_INFO": (10, 2259)}
 
     @pytest.mark.parametrize("text", ["", "garbage", SDIAG.replace("by user", "")])

@@ -19,7 +19,8 @@ import docker
 import pytest
 from test_runner import LONG, RunnerContract
 
-from cvagent.clients.docker import DockerRunner
+from cvagent.clients.docker import Container, DockerRunner
+from cvagent.clients.runner import MAX_STDOUT
 from cvagent.errors import CommandFailed
 
 CONTAINER = "slurmctld"
@@ -186,8 +187,8 @@ def engine(socket_path, monkeypatch):
 def make():
     made = []
 
-    def make(container=CONTAINER, **options):
-        made.append(DockerRunner(container, **options))
+    def make(container=CONTAINER, client=None, max_stdout=MAX_STDOUT, **fields):
+        made.append(DockerRunner(Container(container, **fields), client, max_stdout=max_stdout))
         return made[-1]
 
     yield make
@@ -246,6 +247,11 @@ class TestDockerRunner(RunnerContract):
         engine.unready = 2
         assert make().run(["echo", "x"], timeout_s=LONG) == b"x\n"
 
+    @pytest.mark.parametrize("user", ["", "operator"])
+    def test_the_user_in_the_container(self, make, engine, user):
+        make(user=user).run(["echo"], timeout_s=LONG)
+        assert [asked["User"] for asked in engine.execs.values()] == [user]
+
     @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
     @pytest.mark.usefixtures("left_by_the_sdk")
     def test_engine_gone_and_back(self, make, engine, socket_path):
@@ -264,7 +270,7 @@ class TestDockerRunner(RunnerContract):
             return docker.APIClient(base_url=os.environ["DOCKER_HOST"], timeout=0.3, version="1.41")
 
         with pytest.raises(CommandFailed, match=r"Docker engine at unix:.* does not answer"):
-            DockerRunner(CONTAINER, client=impatient).run(["squeue"], timeout_s=LONG)
+            DockerRunner(Container(CONTAINER), client=impatient).run(["squeue"], timeout_s=LONG)
 
     @pytest.mark.parametrize(
         ("trouble", "text"),
@@ -294,9 +300,9 @@ def test_no_right_to_the_socket(engine, socket_path):
     socket_path.chmod(0o600)
     script = (
         "import docker, os; os.setgroups([]); os.setgid(65534)\n"
-        "from cvagent.clients.docker import DockerRunner\n"
+        "from cvagent.clients.docker import Container, DockerRunner\n"
         "os.setuid(65534)\n"
-        "try: DockerRunner('slurmctld').run(['squeue'], timeout_s=9)\n"
+        "try: DockerRunner(Container('slurmctld')).run(['squeue'], timeout_s=9)\n"
         "except Exception as error: print(error)"
     )
     assert engine
@@ -367,7 +373,7 @@ def refused_after_s(runner, timeout_s=LONG):
 @pytest.mark.usefixtures("left_by_the_sdk")
 class TestEngineThatNeverAnswers:
     def test_stop_waits_for_nobody_and_ends_what_runs(self, silent, asking):
-        runner = DockerRunner(CONTAINER)
+        runner = DockerRunner(Container(CONTAINER))
         running = asking(refused_after_s, runner)
         assert b"/version" in silent.taken()
         began = time.monotonic()
@@ -377,7 +383,7 @@ class TestEngineThatNeverAnswers:
         assert time.monotonic() - began < 2
 
     def test_runs_at_once_each_keep_their_own_limit(self, silent, asking):
-        runner = DockerRunner(CONTAINER)
+        runner = DockerRunner(Container(CONTAINER))
         running = [asking(refused_after_s, runner, timeout_s=0.1) for _ in range(3)]
         assert b"/version" in silent.taken()
         for run in running:
@@ -404,7 +410,7 @@ def test_a_client_that_another_thread_made_sooner_is_used_and_ours_closed(engine
         both.wait(LONG)
         return client
 
-    runner = DockerRunner(CONTAINER, client=connect)
+    runner = DockerRunner(Container(CONTAINER), client=connect)
     runs = [asking(runner.run, ["echo", "x"], timeout_s=LONG) for _ in range(2)]
     assert [run.result() for run in runs] == [b"x\n"] * 2
     assert sorted(client.closed for client in made) == [False, True]
@@ -420,7 +426,7 @@ def test_a_command_is_not_begun_when_nobody_waits_for_it_any_more(engine, asking
         connected.wait(LONG)
         return docker.APIClient(base_url=os.environ["DOCKER_HOST"], timeout=http_timeout_s, version="1.41")
 
-    runner = DockerRunner(CONTAINER, client=connect)
+    runner = DockerRunner(Container(CONTAINER), client=connect)
     running = asking(refused_after_s, runner)
     connecting.wait(LONG)
     runner.stop()

@@ -76,6 +76,7 @@ class TestDefaults:
             "cluster": None,
             "slurm_deployment": "native",
             "slurm_container": None,
+            "slurm_user": None,
             "slurm_bin_dir": None,
             "slurm_conf": None,
             "slurm_timeout_s": 20,

@@ -11,7 +11,7 @@ from test_docker_runner import CONTAINER, Engine
 from test_runner import LONG, write_script
 from waiting import wait_until
 
-from cvagent.clients.docker import DockerRunner
+from cvagent.clients.docker import Container, DockerRunner
 from cvagent.errors import CommandFailed
 from cvagent.socket_proxy import Refused, Rules, SocketProxy, exec_of
 
@@ -72,7 +72,7 @@ def proxy(folder, engine):
 @pytest.fixture
 def runner(proxy, monkeypatch):
     monkeypatch.setenv("DOCKER_HOST", f"unix://{proxy}")
-    runner = DockerRunner(CONTAINER, slurm_conf="/etc/slurm.conf")
+    runner = DockerRunner(Container(CONTAINER, slurm_conf="/etc/slurm.conf"))
     yield runner
     runner.stop()
 
@@ -178,6 +178,14 @@ def test_the_limits_that_the_agent_sets_are_let_through(folder, limit):
 def test_arguments_may_hold_the_control_characters_that_end_a_field(folder):
     command = [*LIMIT, "sacct", "--delimiter=\x1e0123", "--comment=a\nb"]
     assert exec_of(ASKED | {"Cmd": command}, Rules(CONTAINER, folder))["Cmd"] == command
+
+
+def test_the_user_may_be_named_that_counts_anyway_and_no_other(folder):
+    rules = Rules(CONTAINER, folder, user="slurm")
+    assert exec_of(ASKED | {"User": "slurm"}, rules)["User"] == "slurm"
+    for other in ("root", "0", "Slurm"):
+        with pytest.raises(Refused, match="an exec with User is not allowed"):
+            exec_of(ASKED | {"User": other}, rules)
 
 
 def test_the_folder_of_slurms_commands_counts_when_it_is_known(folder):
