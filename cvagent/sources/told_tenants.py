@@ -17,7 +17,7 @@ _KEY = re.compile(r"([0-9a-f]{32})(?:\.([0-9]{1,9}))?")
 _STATES = {f"JOB_STATE_{state.value}": state for state in State}
 # Several flows ask; while there is no answer, none of them waits for it again before so many seconds have passed.
 _PAUSE_S = 30.0
-# After so many lists that did not come, from a CloudVision that answers other questions, there is none to be had.
+# After so many lists in a row that did not come, while other questions were answered, there is none to be had.
 _TRIES = 3
 
 
@@ -36,7 +36,8 @@ class ToldTenants:
         self._pause_s = pause_s
         self._asking = Lock()
         self._answer: tuple[Mapping[str, TenantConfig] | None] | None = None
-        self._failures: list[tuple[float, str]] = []
+        self._failed: tuple[float, str] | None = None
+        self._missing = 0
         self._seen: Mapping[str, TenantConfig] = {}
 
     def listed(self) -> Mapping[str, TenantConfig] | None:
@@ -57,17 +58,18 @@ class ToldTenants:
         return {key: config for key, config in self._seen.items() if config.ended_at is not None}
 
     def _ask(self) -> Mapping[str, TenantConfig] | None:
-        if self._failures and time.monotonic() < self._failures[-1][0] + self._pause_s:
-            raise SourceError(self._failures[-1][1])
+        if self._failed and time.monotonic() < self._failed[0] + self._pause_s:
+            raise SourceError(self._failed[1])
         with closing(self._connect()) as client:
             try:
                 held = client.jobs({"type": _TENANT, "location": self._location})
             except Permanent:
                 return None
             except Retryable as error:
-                self._failures.append((time.monotonic(), str(error)))
-                if len(self._failures) >= _TRIES and _answers(client):
+                self._missing = self._missing + 1 if _answers(client) else 0
+                if self._missing == _TRIES:
                     return None
+                self._failed = (time.monotonic(), str(error))
                 raise SourceError(str(error)) from None
         return None if held is None else dict(self._ours(held))
 
