@@ -27,8 +27,10 @@ _SET_BACKEND_ID = (
     """${{CVAGENT_PORTAL_CA_FILE:+--cacert "$CVAGENT_PORTAL_CA_FILE"}} """
     """-d '{{"backend_id": "{name}"}}' "${{CVAGENT_PORTAL_URL%/}}/api/{path}/set_backend_id/\""""
 )
-_ANEW = ("CVAGENT_MODE=pull", "CVAGENT_STORE_URL=sqlite://", "CVAGENT_ABSENT_ROUNDS=1")
+_ANEW = ("CVAGENT_MODE=pull", "CVAGENT_STORE_URL=sqlite://")
 _TELL_ANEW: Command = ("env", *_ANEW, "cvagent", "run", "--once")
+# A store that is empty has missed a tenant for no round yet. Members count rounds too: only where it is needed.
+_TELL_END: Command = ("env", *_ANEW, "CVAGENT_ABSENT_ROUNDS=1", "cvagent", "run", "--once")
 
 
 class DriftRules(Struct, frozen=True):
@@ -194,4 +196,5 @@ def _tenants(seen: TenantsSeen, told: Mapping[str, TenantConfig], rules: TenantR
         if isinstance(change.after, TenantConfig) and change.after.resource not in under_way:
             how = {"new": "CloudVision does not know it", "ended": "it is over, and CloudVision says that it runs"}
             differs = how.get(change.why, "its nodes or interfaces differ")
-            yield Drift(("Slurm", "CloudVision"), change.after.key, differs, (_TELL_ANEW,))
+            mend = _TELL_END if change.why == "ended" else _TELL_ANEW
+            yield Drift(("Slurm", "CloudVision"), change.after.key, differs, (mend,))
