@@ -22,8 +22,9 @@ OVERLAP_S = 600
 # So many entries are fetched and settled at a time.
 _BATCH = 2000
 _SETTLE = 200
-# Approve, carry out, tell, and see what that brought; more is for the next time.
-_MOST_LOOKS = 5
+# Approve, carry out, try anew what was refused and needs something else by then, tell, and see what that brought;
+# more is for the next time.
+_MOST_LOOKS = 8
 
 
 @contextmanager
