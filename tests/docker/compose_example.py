@@ -184,10 +184,10 @@ class Example:
         wanted = ("cvagent_rounds_total", {"flow": flow, "result": result})
         return int(next(sample.value for sample in samples if (sample.name, sample.labels) == wanted))
 
-    def wait_for_rounds(self, result: str, more: int = 2) -> None:
+    def wait_for_rounds(self, result: str, more: int = 2, flow: str = "jobs", agent: str = "cvagent-push") -> None:
         """Waits for so many rounds more."""
-        before = self.rounds(result)
-        wait_until(lambda: self.rounds(result) >= before + more, 60, f"{more} rounds {result}")
+        before = self.rounds(result, flow, agent)
+        wait_until(lambda: self.rounds(result, flow, agent) >= before + more, 60, f"{more} rounds of {flow} {result}")
 
     def healthy(self, *services: str) -> None:
         """Waits until services say that they are well."""

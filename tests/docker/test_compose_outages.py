@@ -84,13 +84,17 @@ def test_rounds_are_skipped_and_nothing_wrong_is_told(example, trouble):
     before = example.wait_until_running(running)
     wait_until(lambda: _is_saved(example, running), 30, "the job in slurmctld's state")
     with trouble(example):
+        order = example.order(f"in-{trouble.__name__[:7]}", cpu=1)
         example.wait_for_rounds("skipped")
+        example.wait_for_rounds("skipped", 1, "accounts", "cvagent-pull")
         assert example.cloudvision()[f"{running}@lab"] == before
+        assert example.order_state(order) in {"pending-provider", "executing"}
     example.healthy(CONTAINER)
     example.wait_for_rounds("done")
     assert example.cloudvision()[f"{running}@lab"] == before
     example.slurm("scancel", running)
     assert example.told(running) == ["CANCELLED"]
+    wait_until(lambda: example.order_state(order) == "done", 60, "the order done")
 
 
 def test_a_command_that_hangs_ends_by_our_own_limit_and_leaves_no_process(example):
