@@ -35,7 +35,7 @@ def retry_entries(env_file: Path | None, keys: Sequence[str]) -> None:
     settings, _ = load_settings(env_file)
     outbox = durable_outbox(settings, reach_cluster(settings).name)
     count = sum(outbox.retry(sink, keys) for sink in _sinks(settings))
-    _tell(count, keys, "due again; the running agent sends them within seconds")
+    _tell(count, keys, "due again; the running agent sends them within seconds, what concerns orders after a good look")
 
 
 def drop_entries(env_file: Path | None, keys: Sequence[str]) -> None:
